@@ -1,0 +1,40 @@
+"""The errors a user sees: one line each, with the exit code of the command line.
+
+Every message says what is wrong, with the value, and what would be right.
+"""
+
+
+class QwdError(Exception):
+    """Base of every error that is the input's or the machine's fault, not qwd's."""
+
+    exit_code = 70
+
+
+class UsageError(QwdError):
+    """Wrong use: an option, a configuration key, a name, or an extra that is not installed."""
+
+    exit_code = 2
+
+
+class InputError(QwdError):
+    """An input cannot be read, is unsafe, or cannot be compared with the other one."""
+
+    exit_code = 3
+
+
+class StorageError(QwdError):
+    """I/O: the disk is full, the place is not writable, or another process uses it."""
+
+    exit_code = 4
+
+
+class VerificationError(QwdError):
+    """A check of qwd's own result failed, for example nothing was quantized."""
+
+    exit_code = 5
+
+
+class DivergedError(QwdError):
+    """Training produced a loss that is not finite."""
+
+    exit_code = 6

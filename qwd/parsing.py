@@ -1,0 +1,136 @@
+"""From what a person typed to a value: one parser for options, variables and YAML alike.
+
+A parser takes the raw value, a string or what YAML made of it, and returns the checked value, or
+raises ValueError with the words that describe a right one.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from qwd.errors import UsageError
+from qwd.registry import Registry
+
+Parser = Callable[[Any], Any]
+
+
+def number(*, least: float = -math.inf, most: float = math.inf, above: float | None = None) -> Parser:
+    """A finite float in [least, most], and greater than ``above`` where that is given."""
+    low = f" greater than {above:g}" if above is not None else f" of at least {least:g}"
+    bounds = low if above is not None or least > -math.inf else ""
+    bounds += f"{' and' if bounds else ' of'} at most {most:g}" if most < math.inf else ""
+    expected = f"a finite number{bounds}"
+
+    def parse(raw: Any) -> float:
+        try:
+            value = float(raw) if not isinstance(raw, bool) else math.nan
+        except (TypeError, ValueError, OverflowError):
+            value = math.nan
+        small = value <= above if above is not None else value < least
+        if not math.isfinite(value) or small or value > most:
+            raise ValueError(expected)
+        return value
+
+    return parse
+
+
+def integer(*, least: int, most: int = 2**31 - 1) -> Parser:
+    """A whole number in [least, most]."""
+    bounds = f"of at least {least}" if most == 2**31 - 1 else f"from {least} to {most}"
+
+    def parse(raw: Any) -> int:
+        whole = isinstance(raw, int) and not isinstance(raw, bool)
+        if isinstance(raw, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", raw):
+            raw, whole = int(raw), True
+        if not whole or not least <= raw <= most:
+            raise ValueError(f"a whole number {bounds}")
+        return raw
+
+    return parse
+
+
+def flag(raw: Any) -> bool:
+    """True or false, also as yes/no, on/off, 1/0."""
+    words = {"true": True, "yes": True, "on": True, "1": True}
+    words |= {"false": False, "no": False, "off": False, "0": False}
+    if isinstance(raw, bool):
+        return raw
+    if str(raw).strip().lower() not in words:
+        raise ValueError("true or false")
+    return words[str(raw).strip().lower()]
+
+
+def text(raw: Any) -> str:
+    """A string that is not empty."""
+    if not isinstance(raw, str) or not raw.strip():
+        raise ValueError("a text that is not empty")
+    return raw.strip()
+
+
+def one_of(*choices: str) -> Parser:
+    """One of the words listed."""
+
+    def parse(raw: Any) -> str:
+        if raw not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return raw
+
+    return parse
+
+
+def list_of(item: Parser, *, unique: bool = False) -> Parser:
+    """A tuple of items, from a YAML list or from a string with commas; never empty."""
+
+    def parse(raw: Any) -> tuple[Any, ...]:
+        parts = raw.split(",") if isinstance(raw, str) else raw
+        if not isinstance(parts, list | tuple) or not parts:
+            parts = [raw]
+        try:
+            values = tuple(item(part) for part in parts)
+        except ValueError as error:
+            raise ValueError(f"a list with commas, each {error}") from None
+        if unique and len(set(values)) < len(values):
+            raise ValueError("a list without duplicates")
+        return values
+
+    return parse
+
+
+def patterns(raw: Any) -> tuple[str, ...]:
+    """A tuple of regular expressions; a string is one expression, commas included."""
+    found = (raw,) if isinstance(raw, str) else raw
+    if not isinstance(found, list | tuple):
+        raise ValueError("a regular expression")
+    for pattern in found:
+        try:
+            re.compile(pattern if pattern else "(")
+        except (re.error, TypeError) as error:
+            raise ValueError(f"a regular expression that is not empty and compiles ({error})") from None
+    return tuple(found)
+
+
+def optional(item: Parser) -> Parser:
+    """The item, or None for an absent value."""
+    return lambda raw: None if raw is None else item(raw)
+
+
+def name_in(registry: Registry, *prefixes: str, callables: bool = False) -> Parser:
+    """A registered name, ``prefix:rest``, or ``package.module:callable`` where allowed."""
+
+    def parse(raw: Any) -> str:
+        name = text(raw)
+        prefix, colon, rest = name.partition(":")
+        if colon and prefix in prefixes and rest:
+            return name
+        if callables and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", name):
+            return name
+        try:
+            return registry.check(name)
+        except UsageError as error:
+            also = [f"{p}:{'DIR' if p == 'imagefolder' else 'NAME'}" for p in prefixes]
+            also += ["package.module:callable"] if callables else []
+            more = f"; or {', '.join(also)}" if also else ""
+            raise ValueError(f"a known {registry.kind} ({str(error).split(': ', 1)[1]}{more})") from None
+
+    return parse

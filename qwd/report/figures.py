@@ -1,0 +1,183 @@
+"""What a report holds, as plain data: the one thing builders fill and renderers read.
+
+`Report.to_dict` is the content of `report.json`; its schema is `report.schema.json` beside this
+file.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from qwd.quantize.figures import WeightFigures
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """The images a model's accuracies were measured on."""
+
+    name: str
+    split: str
+    n: int
+    sha256: str
+    """digest of images, labels and normalisation"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemeResult:
+    """Accuracy under one quantization scheme, against the same network in float."""
+
+    scheme: str
+    """minmax, affine or symmetric"""
+    granularity: str
+    """tensor or channel"""
+    weight_bits: int
+    activation_bits: int | None
+    """None: weights alone are quantized"""
+    backend: str
+    engine: str | None
+    observer: str | None
+    quantized_ops: int
+    left_float: tuple[str, ...]
+    """convolutions and linear layers that stayed in float"""
+    accuracy: float
+    drop_pp: float
+    """100 (float accuracy - accuracy)"""
+    flip_n: int
+    flip_rate: float
+    """share of inputs whose predicted class changes"""
+    kl: float
+    """mean KL(float || quantized) of the softmax outputs, in nats"""
+    mcnemar_p: float
+    """exact two-sided McNemar test of the two accuracies"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorReport:
+    """One weight tensor as stored, and after folding the BatchNorm behind it."""
+
+    name: str
+    figures: WeightFigures
+    folded: WeightFigures | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployedReport:
+    """One kernel that several tensors become when the model is deployed."""
+
+    name: str
+    sources: tuple[str, ...]
+    figures: WeightFigures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A model in short; means over tensors are weighted by parameters.
+
+    `folded_*` figures are of the weights as int8 sees them: BatchNorm folded, branches fused,
+    weights without either as they are. None where the structure of the model is not known.
+    """
+
+    float_accuracy: float | None
+    int8_accuracy: float | None
+    """under ao-static"""
+    drop_pp: float | None
+    flip_rate: float | None
+    range: float | None
+    folded_range: float | None
+    range_over_std: float | None
+    folded_range_over_std: float | None
+    sqnr_db: float | None
+    folded_sqnr_db: float | None
+    outlier_rate: float | None
+    """sigma>6, per million weights"""
+    folded_outlier_rate: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """Everything about one run or checkpoint."""
+
+    name: str
+    path: str | None
+    seed: int | None
+    config: dict[str, Any] | None
+    dose: float | None
+    data: DataInfo | None
+    parameters: int
+    float_accuracy: float | None
+    summary: Summary
+    schemes: dict[str, SchemeResult]
+    tensors: tuple[TensorReport, ...]
+    deployed: tuple[DeployedReport, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Mean and sample standard deviation over the seeds of a group; std None for one seed."""
+
+    mean: float
+    std: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Models that differ in nothing but the seed."""
+
+    name: str
+    models: tuple[str, ...]
+    wd: float | None
+    dose: float | None
+    metrics: dict[str, Spread | None]
+    """by field of `Summary`"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Several models side by side, and what that says in words."""
+
+    groups: tuple[Group, ...]
+    readings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A list of models, compared where there is more than one."""
+
+    models: tuple[ModelReport, ...]
+    comparison: Comparison | None = None
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON holds it; figures that are not finite become None."""
+        return _plain(self)
+
+    def __str__(self) -> str:
+        from qwd.report.render.text import render
+
+        return render(self)
+
+    def _repr_markdown_(self) -> str:
+        from qwd.report.render.markdown import render
+
+        return render(self)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, TensorReport | DeployedReport):
+        # The figures stand in the entry itself, beside its name.
+        entry = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        figures = entry.pop("figures")
+        return {"name": entry.pop("name"), **figures, **entry}
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
