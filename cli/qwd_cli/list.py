@@ -1,0 +1,23 @@
+"""`qwd list`."""
+
+import click
+
+from qwd.config import checked
+from qwd.parsing import one_of
+from qwd.registry import KINDS, Registry
+
+
+@click.command("list")
+@click.argument("kind", metavar=f"KIND [{'|'.join(KINDS)}]")
+def command(kind: str) -> None:
+    """List what can be named, with what each entry says of itself."""
+    registry = KINDS[checked("KIND", one_of(*KINDS), kind)]
+    for name in registry.names():
+        click.echo(f"{name:<14} {_description(registry, name)}".rstrip())
+
+
+def _description(registry: Registry, name: str) -> str:
+    thing = registry.get(name)
+    if hasattr(thing, "summary"):
+        return thing.summary
+    return (thing.__doc__ or "").strip().split("\n")[0]

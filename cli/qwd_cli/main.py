@@ -1,0 +1,108 @@
+"""The `qwd` command: which subcommands there are, and what becomes of an error.
+
+Nothing here imports torch: help and errors in options answer at once.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import warnings
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from qwd.errors import QwdError, StorageError
+
+COMMANDS = {
+    "train": "Train one model with a weight decay.",
+    "quantize-report": "Quantize runs or checkpoints to 8 bits and report on them.",
+    "compare": "Compare two reports, with limits for CI.",
+    "list": "List what can be named: models, data, decay forms, schedules, backends.",
+}
+
+FAULT, INTERRUPTED, TERMINATED = 70, 130, 143
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand's module (``qwd_cli.<name>``) only when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"qwd_cli.{cmd_name.replace('-', '_')}")
+        return module.command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        from qwd.registry import suggestion
+
+        if args and args[0] not in COMMANDS:
+            ctx.fail(f"unknown command {args[0]!r}: {suggestion(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="qwd", message="qwd %(version)s")
+@click.option("--debug", is_flag=True, help="Show tracebacks and third-party warnings.")
+def cli(debug: bool) -> None:
+    """Train with a weight decay, quantize to 8 bits with scale = (b-a)/255, and see whether the
+    decay helped the int8 model."""
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the documented code; errors are one line on stderr."""
+    args = sys.argv[1:] if args is None else args
+    debug = "--debug" in args
+    # Accepted in any position, like --help.
+    args = (["--debug"] if debug else []) + [arg for arg in args if arg != "--debug"]
+    if not debug:
+        warnings.simplefilter("ignore")
+        # Deprecations that C++ code prints around Python's warning filters.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(args, prog_name="qwd", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help())
+        code = 2
+    except click.ClickException as error:
+        code = _fail(error.format_message(), error.exit_code, debug)
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted", INTERRUPTED, debug=False)
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has seen enough; Python must not flush into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except QwdError as error:
+        code = _fail(str(error), error.exit_code, debug)
+    except OSError as error:
+        code = _fail(f"{error.strerror or error}: {error.filename}", StorageError.exit_code, debug)
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        code = _fail(f"a fault of qwd itself, {what} (--debug shows where)", FAULT, debug)
+    sys.exit(code)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"qwd: error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    click.echo("qwd: error: terminated", err=True)
+    sys.exit(TERMINATED)

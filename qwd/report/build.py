@@ -1,0 +1,198 @@
+"""From a subject to its report: weights as stored and as deployed, accuracies in float and int8."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from qwd.quantize.backend import NotQuantizable
+from qwd.quantize.figures import WeightFigures
+from qwd.quantize.folding import Deployed, deploy, weight_names
+from qwd.quantize.schemes import DEFAULT_SCHEMES, Scheme
+from qwd.quantize.statistics import weight_figures
+from qwd.registry import BACKENDS
+from qwd.report.figures import (
+    DataInfo,
+    DeployedReport,
+    ModelReport,
+    SchemeResult,
+    Summary,
+    TensorReport,
+)
+from qwd.report.function import finite, functional_figures
+from qwd.report.subject import Subject
+from qwd.train.data import Data
+from qwd.train.evaluation import accuracy, logits
+
+CALIBRATION_N = 512
+"""Training images that the observers of activations see."""
+
+NO_ACCURACY = (
+    "weight figures only: int8 sees the weights after BatchNorm folding, which needs the network; "
+    "give --model and --data for folded ranges and accuracy"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to report: which schemes, on which device, calibrated with how many images."""
+
+    schemes: tuple[Scheme, ...] = DEFAULT_SCHEMES
+    calibration_n: int = CALIBRATION_N
+    device: torch.device = torch.device("cpu")
+
+
+def build(subject: Subject, options: Options) -> ModelReport:
+    """The report of one model."""
+    warnings: list[str] = []
+    raw = {name: weight_figures(tensor) for name, tensor in subject.weights().items()}
+    for name, figures in raw.items():
+        if figures.nan or figures.inf:
+            warnings.append(f"{name}: {figures.nan} NaN and {figures.inf} infinite elements left out")
+    folded: dict[str, WeightFigures] = {}
+    deployed = None
+    as_deployed: list[WeightFigures] | None = None
+    if subject.model is None:
+        warnings.append(NO_ACCURACY)
+    else:
+        deployed = deploy(subject.model)
+        warnings += deployed.warnings
+        folded = deployed_figures(deployed)
+        if not deployed.warnings:
+            as_deployed = [folded.get(n) or raw[n] for n in weight_names(deployed.module)]
+    schemes: dict[str, SchemeResult] = {}
+    float_accuracy = None
+    if deployed is not None and subject.data is not None and subject.model is not None:
+        float_accuracy, schemes = quantized_accuracies(
+            subject.model, deployed.module, subject.data, options, warnings
+        )
+    return ModelReport(
+        name=subject.name,
+        path=subject.path,
+        seed=subject.config.seed if subject.config else None,
+        config=subject.config.to_dict() if subject.config else None,
+        dose=subject.dose,
+        data=data_info(subject.data) if subject.data and float_accuracy is not None else None,
+        parameters=parameter_count(subject),
+        float_accuracy=float_accuracy,
+        summary=summarize(float_accuracy, schemes, list(raw.values()), as_deployed),
+        schemes=schemes,
+        tensors=tuple(
+            TensorReport(name=name, figures=figures, folded=folded.get(name))
+            for name, figures in raw.items()
+        ),
+        deployed=tuple(
+            DeployedReport(name=name, sources=sources, figures=folded[name])
+            for name, sources in (deployed.fused if deployed else {}).items()
+        ),
+        warnings=tuple(warnings),
+    )
+
+
+def deployed_figures(deployed: Deployed) -> dict[str, WeightFigures]:
+    """Figures of the weights that deployment changed: folded or fused ones, by name."""
+    parameters = dict(deployed.module.named_parameters())
+    changed = (*deployed.folded, *deployed.fused)
+    return {name: weight_figures(parameters[name].detach()) for name in changed}
+
+
+def quantized_accuracies(
+    model: nn.Module, deployed: nn.Module, data: Data, options: Options, warnings: list[str]
+) -> tuple[float | None, dict[str, SchemeResult]]:
+    """Float accuracy on the test split, and the result under every scheme that ran.
+
+    What could not run is named in ``warnings``.
+    """
+    labels = data.test.labels
+    reference = logits(model.to(options.device), data.test, options.device)
+    if not finite(reference):
+        warnings.append("the network's outputs are not finite: no accuracy is reported")
+        return None, {}
+    deployed = deployed.cpu()
+    calibration = calibration_batches(data, options.calibration_n)
+    results = {}
+    for scheme in options.schemes:
+        try:
+            made = BACKENDS.get(scheme.backend)().quantize(deployed, scheme, calibration)
+            device = made.device or options.device
+            outputs = logits(made.network.to(device), data.test, device)
+        except NotQuantizable as error:
+            warnings.append(f"{scheme.name}: no accuracy, {error}")
+            continue
+        if not finite(outputs):
+            warnings.append(f"{scheme.name}: no accuracy, the quantized outputs are not finite")
+            continue
+        warnings += made.warnings
+        results[scheme.name] = SchemeResult(
+            scheme=scheme.kind,
+            granularity=scheme.granularity,
+            weight_bits=scheme.weight_bits,
+            activation_bits=made.activation_bits,
+            backend=scheme.backend,
+            engine=made.engine,
+            observer=made.observer,
+            quantized_ops=made.quantized_ops,
+            left_float=made.left_float,
+            **functional_figures(reference, outputs, labels),
+        )
+    return accuracy(reference, labels), results
+
+
+def calibration_batches(data: Data, n: int) -> Sequence[Tensor]:
+    """The same ``n`` training images at every call (all, where there are fewer), on the CPU."""
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:n]
+    cpu = torch.device("cpu")
+    return [images for images, _ in data.train.batches(order, 64, device=cpu)]
+
+
+def summarize(
+    float_accuracy: float | None,
+    schemes: dict[str, SchemeResult],
+    raw: list[WeightFigures],
+    deployed: list[WeightFigures] | None,
+) -> Summary:
+    """The model in short; ``deployed`` is None where the structure is not known."""
+    int8 = schemes.get("ao-static")
+    seen = deployed or []
+    return Summary(
+        float_accuracy=float_accuracy,
+        int8_accuracy=int8.accuracy if int8 else None,
+        drop_pp=int8.drop_pp if int8 else None,
+        flip_rate=int8.flip_rate if int8 else None,
+        range=weighted_mean((f.range, f.numel) for f in raw),
+        folded_range=weighted_mean((f.range, f.numel) for f in seen),
+        range_over_std=weighted_mean((f.range_over_std, f.numel) for f in raw),
+        folded_range_over_std=weighted_mean((f.range_over_std, f.numel) for f in seen),
+        sqnr_db=weighted_mean((f.sqnr_db, f.numel) for f in raw),
+        folded_sqnr_db=weighted_mean((f.sqnr_db, f.numel) for f in seen),
+        outlier_rate=outlier_rate(raw),
+        folded_outlier_rate=outlier_rate(seen),
+    )
+
+
+def weighted_mean(pairs: Iterable[tuple[float | None, int]]) -> float | None:
+    """Mean of the figures that exist, weighted by parameters; None where none does."""
+    existing = [(figure, n) for figure, n in pairs if figure is not None and n]
+    total = sum(n for _, n in existing)
+    return sum(figure * n for figure, n in existing) / total if total else None
+
+
+def outlier_rate(figures: list[WeightFigures], rule: str = "sigma>6") -> float | None:
+    """Outliers per million weights under one rule."""
+    counted = [(count, f.numel) for f in figures if (count := f.outliers.get(rule)) is not None]
+    total = sum(n for _, n in counted)
+    return 1e6 * sum(count for count, _ in counted) / total if total else None
+
+
+def parameter_count(subject: Subject) -> int:
+    """Trainable parameters of the model; elements of a bare checkpoint's floating-point tensors."""
+    if subject.model is not None:
+        return sum(p.numel() for p in subject.model.parameters())
+    return sum(t.numel() for t in subject.state.values() if t.is_floating_point())
+
+
+def data_info(data: Data) -> DataInfo:
+    """The test images a report's accuracies were measured on."""
+    test = data.test
+    return DataInfo(name=data.name, split=data.test_name, n=len(test), sha256=test.sha256())

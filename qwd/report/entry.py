@@ -1,0 +1,99 @@
+"""`qwd.report`: the way in from Python."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from qwd import config as settings
+from qwd.errors import UsageError
+from qwd.quantize.schemes import DEFAULT_SCHEMES, expand, parse_scheme
+from qwd.report.build import CALIBRATION_N, Options, build
+from qwd.report.comparison import compare_models
+from qwd.report.figures import ModelReport, Report
+from qwd.report.subject import Subject, Subjects
+from qwd.train.data import Data, load, load_pair
+from qwd.train.devices import device_called
+
+Source = nn.Module | str | Path
+
+
+def report(
+    model_or_path: Source | Sequence[Source],
+    data: str | tuple[Any, Any] | Data | None = None,
+    *,
+    schemes: Sequence[str] | None = None,
+    bits: Sequence[int] = (8,),
+    calibration_n: int = CALIBRATION_N,
+    device: str = "auto",
+    key: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    on_model: Callable[[ModelReport], None] = lambda model: None,
+) -> Report:
+    """Quantize models to 8 bits with scale = (b-a)/255 and report on them, side by side.
+
+    Each source is a network in memory, a run folder or a checkpoint file. ``data`` is the name of
+    a data set, a pair (train, test) of map-style datasets, or loaded `Data`; networks need it for
+    accuracies, runs bring their own. ``schemes`` are names such as ``affine-channel-w4``
+    (default: all five of the design), ``bits`` the widths of weight-only ones. ``given`` are
+    settings as options give them (``model``, ``data``, ``image_size``, ...); ``key`` names the
+    state dict where a file has several. ``on_model`` hears of each finished model.
+
+    Raises UsageError, InputError, and VerificationError when a backend quantized nothing.
+    """
+    several = isinstance(model_or_path, Sequence) and not isinstance(model_or_path, str)
+    sources: Sequence[Source] = model_or_path if several else [model_or_path]  # type: ignore
+    if not sources:
+        raise UsageError("nothing to report on: give at least one model or path")
+    named = [parse_scheme(name) for name in schemes] if schemes else DEFAULT_SCHEMES
+    options = Options(
+        schemes=tuple(expand(named, bits)),
+        calibration_n=calibration_n,
+        device=device_called(device),
+    )
+    given = dict(given or {})
+    if isinstance(data, str):
+        given["data"] = data
+    subjects = Subjects(given, key)
+    models = []
+    for source in sources:
+        if isinstance(source, nn.Module):
+            subject = _in_memory(source, data, given)
+        else:
+            subject = subjects.open(Path(source))
+        model = build(subject, options)
+        models.append(model)
+        on_model(model)
+    models = _distinct(models)
+    return Report(models=tuple(models), comparison=compare_models(models))
+
+
+def _in_memory(model: nn.Module, data: Any, given: Mapping[str, Any]) -> Subject:
+    loaded: Data | None
+    if isinstance(data, str):
+        known = {f.name: f for f in settings.fields()}
+        wanted = ("data_dir", "download", "mean", "std", "image_size")
+        read = {n: settings.read(known[n], given[n]) for n in wanted if n in given}
+        loaded = load(data, **read)
+    elif isinstance(data, Data) or data is None:
+        loaded = data
+    elif isinstance(data, tuple) and len(data) == 2:
+        loaded = load_pair(*data)
+    else:
+        raise UsageError(f"data {type(data).__name__}: expected a name, (train, test) or Data")
+    return Subject(
+        name=type(model).__name__, model=model.eval(), state=model.state_dict(), data=loaded
+    )
+
+
+def _distinct(models: list[ModelReport]) -> list[ModelReport]:
+    """Models of the same name are told apart by their paths, else by a number."""
+    names = [model.name for model in models]
+    if len(set(names)) == len(names):
+        return models
+    paths = [model.path for model in models]
+    if None not in paths and len(set(paths)) == len(paths):
+        return [replace(model, name=str(model.path)) for model in models]
+    return [replace(model, name=f"{model.name}-{i}") for i, model in enumerate(models, start=1)]

@@ -1,0 +1,40 @@
+"""What a network says about a split, in evaluation mode."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qwd.train.data import Split
+
+BATCH = 500
+"""Images per forward pass: large enough to be fast, small enough for 224 px images."""
+
+
+@torch.no_grad()
+def logits(network: nn.Module, split: Split, device: torch.device) -> Tensor:
+    """Outputs on every image of the split in order: float32 [n, classes], on the CPU.
+
+    The network's training mode is restored afterwards.
+    """
+    training = network.training
+    network.train(False)
+    try:
+        outputs = [
+            network(images).float().cpu()
+            for images, _ in split.batches(None, BATCH, device=device)
+        ]
+    finally:
+        network.train(training)
+    return torch.cat(outputs)
+
+
+def loss_and_accuracy(network: nn.Module, split: Split, device: torch.device) -> tuple[float, float]:
+    """Mean cross-entropy in nats, and the share of images classified rightly."""
+    outputs = logits(network, split, device)
+    loss = F.cross_entropy(outputs, split.labels)
+    return loss.item(), accuracy(outputs, split.labels)
+
+
+def accuracy(outputs: Tensor, labels: Tensor) -> float:
+    """Share of rows [n, classes] whose largest entry stands at the label [n]."""
+    return (outputs.argmax(dim=1) == labels).double().mean().item()

@@ -1,0 +1,49 @@
+"""From settings to the data and the model they name."""
+
+from pathlib import Path
+
+from torch import nn
+
+from qwd.checkpoints import read_weights
+from qwd.config import TrainConfig
+from qwd.errors import InputError
+from qwd.train import data, models
+
+
+def data_for(config: TrainConfig) -> data.Data:
+    """The data set of ``config``, in the channels its model needs; see `qwd.train.data.load`."""
+    return data.load(
+        config.data,
+        data_dir=config.data_dir,
+        download=config.download,
+        mean=config.mean,
+        std=config.std,
+        image_size=config.image_size,
+        channels=models.channels_needed(config.model),
+    )
+
+
+def model_for(config: TrainConfig, inputs: data.Data) -> nn.Module:
+    """A freshly initialized model of ``config`` for these inputs; see `qwd.train.models.build`."""
+    return models.build(
+        config.model,
+        in_channels=inputs.in_channels,
+        image_size=inputs.image_size,
+        num_classes=inputs.num_classes,
+    )
+
+
+def trained_model(
+    config: TrainConfig, inputs: data.Data, weights: Path, key: str | None = None
+) -> nn.Module:
+    """The model of ``config`` with the weights of a file, in evaluation mode, on the CPU.
+
+    Raises InputError where names or shapes in the file do not fit the model.
+    """
+    model = model_for(config, inputs)
+    try:
+        model.load_state_dict(read_weights(weights, key))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split(":", 1)[-1].split())
+        raise InputError(f"{weights} does not fit --model {config.model}: {reason[:300]}") from None
+    return model.eval()

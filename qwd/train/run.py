@@ -1,0 +1,138 @@
+"""A run folder: what is in it, and how it is written and read.
+
+``config.yaml`` (all that is needed to repeat the run), ``environment.json`` (the machine and the
+versions), ``metrics.csv`` (a row per epoch), ``checkpoint.pt`` (the latest state, to resume from),
+``model.safetensors`` (the trained weights), ``report.json`` (written by the report).
+"""
+
+import csv
+import io
+import json
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from qwd import config as settings
+from qwd.checkpoints import read_pickle
+from qwd.config import TrainConfig
+from qwd.errors import InputError, UsageError
+from qwd.files import write_atomically, write_text
+from qwd.train.prepare import data_for, trained_model
+
+CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.csv"
+CHECKPOINT, WEIGHTS, REPORT = "checkpoint.pt", "model.safetensors", "report.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run on disk."""
+
+    path: Path
+    config: TrainConfig
+    metrics: tuple[dict[str, float | None], ...]
+    """one row per epoch, as in ``metrics.csv``"""
+
+    def model(self) -> nn.Module:
+        """The trained network, in evaluation mode, on the CPU."""
+        return trained_model(self.config, data_for(self.config), self.path / WEIGHTS)
+
+    def __str__(self) -> str:
+        last = self.metrics[-1]
+        shown = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if v is not None)
+        return f"{self.path}: {shown}"
+
+
+def is_run(path: Path) -> bool:
+    """Whether ``path`` is a run folder."""
+    return (path / CONFIG).is_file()
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The settings of the run in ``path``; InputError where they cannot be read."""
+    if not is_run(path):
+        raise InputError(f"{path} is no run folder: it has no {CONFIG}")
+    try:
+        return settings.from_layers({}, {}, settings.load_yaml(path / CONFIG))
+    except UsageError as error:
+        raise InputError(f"{path / CONFIG}: {error}") from error
+
+
+def read_run(path: Path) -> Run:
+    """The finished run in ``path``; InputError where it is none, or unfinished."""
+    config = read_config(path)
+    if not (path / WEIGHTS).is_file():
+        raise InputError(
+            f"{path} is unfinished: it has no {WEIGHTS}; `qwd train --resume --out {path}` goes on"
+        )
+    try:
+        with open(path / METRICS, encoding="utf-8", newline="") as file:
+            rows = [
+                {name: float(value) if value else None for name, value in row.items()}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"cannot read {path / METRICS}: {error}") from error
+    return Run(path, config, tuple(rows))
+
+
+def default_folder(config: TrainConfig) -> Path:
+    """``runs/<model>-<data>-wd<wd>-s<seed>``."""
+    data = config.data
+    if data.startswith("imagefolder:"):
+        data = "imagefolder-" + Path(data.removeprefix("imagefolder:")).resolve().name
+    name = f"{config.model}-{data}-wd{short(config.wd)}-s{config.seed}"
+    return Path("runs") / re.sub(r"[^\w.-]+", "-", name)
+
+
+def short(value: float) -> str:
+    """A coefficient as people write it: 0.0001 is ``1e-4``."""
+    mantissa, _, exponent = f"{value:e}".partition("e")
+    digits = mantissa.rstrip("0").rstrip(".")
+    return f"{digits}e{int(exponent)}" if value and int(exponent) < -2 else f"{value:g}"
+
+
+def write_start(path: Path, config: TrainConfig, device: torch.device) -> None:
+    """Begin a run folder: its settings and its environment."""
+    write_text(path / CONFIG, config.to_yaml())
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    environment = {
+        "versions": versions,
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+    }
+    write_text(path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+
+
+def write_epoch(path: Path, state: dict[str, Any]) -> None:
+    """Store the state after an epoch, then the metrics it carries under ``history``."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path / CHECKPOINT, lambda file: file.write_bytes(buffer.getvalue()))
+    table = io.StringIO()
+    rows = state["history"]
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else repr(v) for k, v in row.items()} for row in rows)
+    write_text(path / METRICS, table.getvalue())
+
+
+def read_epoch(path: Path) -> dict[str, Any] | None:
+    """The state to resume from, or None before the first epoch ended."""
+    return read_pickle(path / CHECKPOINT) if (path / CHECKPOINT).is_file() else None
+
+
+def write_model(path: Path, model: nn.Module) -> None:
+    """Store the trained weights; a tensor under several names is stored under each of them."""
+    from safetensors.torch import save
+
+    state = model.state_dict()
+    content = save({n: t.detach().cpu().contiguous().clone() for n, t in state.items()})
+    write_atomically(path / WEIGHTS, lambda file: file.write_bytes(content))

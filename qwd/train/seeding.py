@@ -1,0 +1,51 @@
+"""Every random number of a run follows from (seed, epoch), so that a resumed run repeats it."""
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+INITIALIZATION = -1
+"""The epoch number under which the model is initialized."""
+
+
+def seed_everything(seed: int, epoch: int) -> torch.Generator:
+    """Seed torch (all devices), numpy and random for one epoch.
+
+    Returns the generator of the data order and the augmentation, on the CPU so that every device
+    sees the same batches. Nothing needs to be saved: the same (seed, epoch) restores all of it.
+    """
+    streams = np.random.SeedSequence([seed, epoch + 1]).generate_state(3, dtype=np.uint32)
+    torch.manual_seed(int(streams[0]))
+    np.random.seed(streams[1])  # noqa: NPY002 - user data sets draw from the global generator
+    random.seed(int(streams[1]))
+    return torch.Generator().manual_seed(int(streams[2]))
+
+
+@contextlib.contextmanager
+def reproducible(device: torch.device, threads: int | None) -> Iterator[None]:
+    """Deterministic kernels and a fixed thread count inside; the caller's state afterwards."""
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        random.getstate(),
+        np.random.get_state(),  # noqa: NPY002
+    )
+    # cuBLAS is deterministic only with a fixed workspace, read at its first use.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            if threads is not None:
+                torch.set_num_threads(threads)
+            yield
+        finally:
+            torch.set_num_threads(before[0])
+            torch.use_deterministic_algorithms(before[1], warn_only=before[2])
+            random.setstate(before[3])
+            np.random.set_state(before[4])  # noqa: NPY002
