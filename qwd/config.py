@@ -101,7 +101,7 @@ class TrainConfig:
         "schedule step: where the rate falls, as fractions of the epochs",
     )
     lr_gamma: float = setting(0.1, parsing.number(above=0, most=1), "schedule step: factor of each fall")
-    epochs: int = setting(30, parsing.integer(least=1, most=100_000), "passes over the training data")
+    epochs: int = setting(60, parsing.integer(least=1, most=100_000), "passes over the training data")
     batch_size: int = setting(32, parsing.integer(least=1, most=65_536), "images per step", shared=False)
     seed: int = setting(
         0, parsing.integer(least=0), "seed of initialization, data order and augmentation"
@@ -204,6 +204,13 @@ def environment_settings(environment: Mapping[str, str]) -> dict[str, str]:
             raise UsageError(f"unknown variable {variable}: {suggestion(variable, known)}")
         found[known[variable]] = value
     return found
+
+
+def short(value: float) -> str:
+    """A coefficient as people write it: 0.0001 is ``1e-4``."""
+    mantissa, _, exponent = f"{value:e}".partition("e")
+    digits = mantissa.rstrip("0").rstrip(".")
+    return f"{digits}e{int(exponent)}" if value and int(exponent) < -2 else f"{value:g}"
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ with warnings.catch_warnings():
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from qwd.errors import VerificationError
+from qwd.quantize.arithmetic import quantize
 from qwd.quantize.backend import LAYERS, NotQuantizable, QuantizedNetwork
 from qwd.quantize.schemes import AO_DEFAULT, Scheme
 
@@ -75,6 +76,9 @@ class TorchAO:
                     )
                 mapping = QConfigMapping().set_global(qconfig(scheme, reduce_range=narrow))
             converted = _converted(network, mapping, calibration)
+            if scheme != AO_DEFAULT:
+                _store_own_codes(converted, network, scheme)
+            observer = _observers(mapping)
         layers = {name for name, module in network.named_modules() if isinstance(module, LAYERS)}
         quantized = {
             name
@@ -88,7 +92,7 @@ class TorchAO:
             device=torch.device("cpu"),
             activation_bits=activation_bits,
             engine=engine,
-            observer=_observers(mapping),
+            observer=observer,
             quantized_ops=len(quantized),
             left_float=tuple(sorted(layers - quantized)),
             warnings=tuple(notes),
@@ -165,6 +169,32 @@ def _converted(network: nn.Module, mapping: QConfigMapping, calibration: Sequenc
         # A user's network may break tracing or conversion in any way; the reason is reported.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise NotQuantizable(f"torch.ao cannot quantize this network: {reason}") from error
+
+
+def _store_own_codes(converted: nn.Module, network: nn.Module, scheme: Scheme) -> None:
+    """Put the codes of `qwd.quantize.arithmetic` into the integer layers.
+
+    torch multiplies by the reciprocal of the scale where qwd and ONNX Runtime divide by it, so a
+    weight half way between two codes may get the other one.
+    """
+    for name, module in converted.named_modules():
+        if not isinstance(module, WeightedQuantizedModule):
+            continue
+        packed: Any = module
+        stored = packed.weight()
+        channels = stored.qscheme() == torch.per_channel_affine
+        axis = stored.q_per_channel_axis() if channels else None
+        own = quantize(network.get_submodule(name).weight, kind=scheme.kind, axis=axis)  # type: ignore
+        codes = own.codes.to(torch.int8)
+        if channels:
+            weight = torch._make_per_channel_quantized_tensor(
+                codes, own.scale, own.zero_point, axis
+            )
+        else:
+            weight = torch._make_per_tensor_quantized_tensor(
+                codes, own.scale.item(), int(own.zero_point)
+            )
+        packed.set_weight_bias(weight, packed.bias())
 
 
 def _reduces_range(mapping: Any) -> bool:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from qwd.config import short
 from qwd.report.figures import Comparison, Group, ModelReport, Spread, Summary
 from qwd.report.reading import readings
-from qwd.train.run import short
 
 # Settings that change the machine's work, not what is trained.
 IMMATERIAL = ("seed", "device", "threads", "data_dir", "download")

@@ -85,15 +85,8 @@ def default_folder(config: TrainConfig) -> Path:
     data = config.data
     if data.startswith("imagefolder:"):
         data = "imagefolder-" + Path(data.removeprefix("imagefolder:")).resolve().name
-    name = f"{config.model}-{data}-wd{short(config.wd)}-s{config.seed}"
+    name = f"{config.model}-{data}-wd{settings.short(config.wd)}-s{config.seed}"
     return Path("runs") / re.sub(r"[^\w.-]+", "-", name)
-
-
-def short(value: float) -> str:
-    """A coefficient as people write it: 0.0001 is ``1e-4``."""
-    mantissa, _, exponent = f"{value:e}".partition("e")
-    digits = mantissa.rstrip("0").rstrip(".")
-    return f"{digits}e{int(exponent)}" if value and int(exponent) < -2 else f"{value:g}"
 
 
 def write_start(path: Path, config: TrainConfig, device: torch.device) -> None:

@@ -1,0 +1,230 @@
+"""The network as int8 sees it: BatchNorm folded into the layer before it, branches fused.
+
+At inference BatchNorm is a factor and a shift per channel, and deployment multiplies the factor
+into the weights of the layer before:
+
+    w' = w * gamma / sqrt(var + eps),    bias' = (bias - mean) * gamma / sqrt(var + eps) + beta
+
+It is w' whose range sets the scale of its codes. What precedes what is read from the graph that
+torch.fx traces; a network that cannot be traced is left as it is, with a warning.
+"""
+
+import copy
+import inspect
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+# The types themselves: what a subclass computes from its weight is not known.
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A network in its deployed form, and how its weights came about."""
+
+    module: nn.Module
+    """a copy, in eval mode; its parameters keep their names"""
+    folded: dict[str, str]
+    """weight -> name of the BatchNorm folded into it"""
+    fused: dict[str, tuple[str, ...]]
+    """weight that only the deployed network has -> the weights it was made of"""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """What deployment changes in networks of one structure; made by `fold_plan`."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    """names of a layer and of the BatchNorm folded into it"""
+    warnings: tuple[str, ...] = ()
+
+    def apply(self, model: nn.Module) -> Deployed:
+        """The deployed form of ``model``, which is left as it is."""
+        fused: dict[str, tuple[str, ...]] = {}
+        with torch.no_grad():
+            module = _branches_fused(copy.deepcopy(model).eval(), fused)
+            modules: dict[str, Any] = dict(module.named_modules())
+            for layer, norm in self.pairs:
+                fold(modules[layer], modules[norm])
+            _replace(module, {modules[norm]: nn.Identity().eval() for _, norm in self.pairs})
+        fused |= _parted(model, module)
+        folded = {_join(layer, "weight"): norm for layer, norm in self.pairs}
+        return Deployed(module, folded, fused, self.warnings)
+
+
+def deploy(model: nn.Module) -> Deployed:
+    """A copy of ``model`` in eval mode, branches fused and BatchNorm folded.
+
+    Modules with a method ``deploy_form()`` are replaced by what it returns: the one layer that
+    their branches become. Then every convolution, transposed convolution or linear layer whose
+    output goes into a BatchNorm with running statistics and nowhere else takes it over:
+
+        w' = w * gamma / sqrt(var + eps),  bias' = (bias - mean) * gamma / sqrt(var + eps) + beta
+
+    and the BatchNorm becomes an identity. A BatchNorm behind anything else stays; so does one
+    behind a layer that is called twice. A BatchNorm1d behind a linear layer is taken to normalise
+    its features, not the positions of a sequence.
+
+    Source of the formula: B. Jacob et al. (CVPR 2018), eq. 14.
+    """
+    return fold_plan(model).apply(model)
+
+
+def fold_plan(model: nn.Module) -> FoldPlan:
+    """Find what `deploy` changes, once for all the states that training takes the model through."""
+    with torch.no_grad():
+        module = _branches_fused(copy.deepcopy(model).eval(), {})
+    if not any(type(m) in NORMS and m.running_var is not None for m in module.modules()):
+        return FoldPlan()
+    try:
+        graph = fx.Tracer().trace(module, concrete_args=_defaults(module))
+    except Exception as error:  # tracing runs the user's forward, which may raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return FoldPlan(
+            warnings=(
+                f"BatchNorm is not folded: torch.fx cannot trace {type(model).__name__} ({reason})",
+            )
+        )
+    return FoldPlan(tuple(_pairs(module, graph)))
+
+
+def fold(layer: _ConvNd | nn.Linear, norm: _BatchNorm) -> None:
+    """Fold ``norm`` into ``layer`` in place; both in eval mode, with matching channels.
+
+        w' = w * gamma / sqrt(var + eps),  bias' = (bias - mean) * gamma / sqrt(var + eps) + beta
+
+    Computed in float32 at least and rounded once to the dtype of the weight.
+    """
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert var is not None
+    dtype = torch.promote_types(var.dtype, torch.float32)
+    factor = torch.rsqrt(var.to(dtype) + norm.eps)
+    if norm.weight is not None:
+        factor = factor * norm.weight
+    bias = (-mean if layer.bias is None else layer.bias - mean) * factor
+    if norm.bias is not None:
+        bias = bias + norm.bias
+    weight = layer.weight
+    if isinstance(layer, _ConvTransposeNd):
+        # [in, out / groups, ...]: the inputs of one group share that group's outputs.
+        by_group = weight.unflatten(0, (layer.groups, -1))
+        factors = factor.reshape(layer.groups, 1, -1, *[1] * (weight.ndim - 2))
+        folded = (by_group * factors).flatten(0, 1)
+    else:
+        folded = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    layer.weight = nn.Parameter(folded.to(weight.dtype), weight.requires_grad)
+    layer.bias = nn.Parameter(bias.to(weight.dtype), weight.requires_grad)
+
+
+def weight_names(source: nn.Module | Mapping[str, Tensor]) -> list[str]:
+    """Names of the weights a report lists: floating-point tensors of two dimensions or more.
+
+    Of a model its parameters, of a state dict all tensors. Biases and the vectors of normalisation
+    are not weights; a tensor with several names is listed under the first.
+    """
+    if isinstance(source, nn.Module):
+        tensors: Mapping[str, Tensor] = dict(source.named_parameters(remove_duplicate=False))
+    else:
+        tensors = source
+    seen: set[object] = set()
+    names = []
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.ndim < 2:
+            continue
+        place = _place(tensor)
+        if place not in seen:
+            seen.add(place)
+            names.append(name)
+    return names
+
+
+def _pairs(module: nn.Module, graph: fx.Graph) -> Iterator[tuple[str, str]]:
+    modules = dict(module.named_modules())
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    # Modules whose tensors the forward also uses by itself.
+    used = {str(n.target).rpartition(".")[0] for n in graph.nodes if n.op == "get_attr"}
+    for node in graph.nodes:
+        if node.op != "call_module" or type(modules[node.target]) not in NORMS:
+            continue
+        before = node.all_input_nodes[0]
+        if before.op != "call_module" or len(before.users) > 1:
+            continue
+        alone = calls[before.target] == calls[node.target] == 1
+        if not alone or {before.target, node.target} & used:
+            continue
+        if _foldable(modules[before.target], modules[node.target]):
+            yield before.target, node.target
+
+
+def _foldable(layer: Any, norm: Any) -> bool:
+    if type(layer) in CONVOLUTIONS + TRANSPOSED:
+        channels = layer.out_channels
+    elif type(layer) is nn.Linear and type(norm) in (nn.BatchNorm1d, nn.SyncBatchNorm):
+        channels = layer.out_features
+    else:
+        return False
+    # A weight that is recomputed before each call (pruning, weight norm) is no parameter.
+    stored = "weight" in layer._parameters
+    return stored and norm.running_var is not None and norm.num_features == channels
+
+
+def _branches_fused(network: nn.Module, fused: dict[str, tuple[str, ...]]) -> nn.Module:
+    """``network`` with deploy forms in place; adds their weights and sources to ``fused``."""
+    forms: dict[nn.Module, nn.Module] = {}
+    inside: set[nn.Module] = set()
+    for path, module in network.named_modules():
+        deploy_form: Any = getattr(module, "deploy_form", None)
+        if deploy_form is None or module in inside:
+            continue
+        inside.update(module.modules())
+        forms[module] = deploy_form().eval()
+        sources = tuple(_join(path, name) for name in weight_names(module))
+        fused |= {_join(path, name): sources for name in weight_names(forms[module])}
+    _replace(network, forms)
+    return forms.get(network, network)
+
+
+def _replace(network: nn.Module, replacement: Mapping[nn.Module, nn.Module]) -> None:
+    for parent in list(network.modules()):
+        for name, child in parent._modules.items():
+            if child is not None and child in replacement:
+                parent._modules[name] = replacement[child]
+
+
+def _parted(model: nn.Module, deployed: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Weights that were one tensor of several names and are several now, each with the old one."""
+    first: dict[int, str] = {}
+    one = {
+        name: first.setdefault(id(parameter), name)
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
+    names = weight_names(deployed)
+    return {name: (one[name],) for name in names if one.get(name, name) != name}
+
+
+def _defaults(module: nn.Module) -> dict[str, Any] | None:
+    """Options of ``forward`` at their defaults: a graph is of one setting of its flags."""
+    options = list(inspect.signature(module.forward).parameters.values())[1:]
+    plain = (bool, int, float, str, type(None))
+    return {o.name: o.default for o in options if isinstance(o.default, plain)} or None
+
+
+def _place(tensor: Tensor) -> object:
+    """Equal for tensors that are the same memory seen in the same way."""
+    start = tensor.data_ptr()
+    return (tensor.device, start, tensor.shape, tensor.stride()) if start else id(tensor)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,159 @@
+"""Reading `report.json` back: strictly, because whoever wrote the file may not be qwd."""
+
+import functools
+import importlib.resources
+import json
+import math
+import shlex
+from collections import Counter
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from qwd.errors import InputError
+from qwd.report.figures import SCHEMA_VERSION, Report
+from qwd.report.printable import printable
+
+FILE = "report.json"
+DEEPEST = 64
+"""levels of nesting; only the free-form `config` can have more than a few"""
+
+
+def load_report(path: str | Path) -> Report:
+    """The report in a JSON file, or in ``report.json`` of a run or sweep folder.
+
+    Raises InputError, which names the file, where it is missing, unreadable, not JSON, of another
+    schema version, against the schema, or holds a number that is not finite.
+    """
+    path = Path(path)
+    file = path / FILE if path.is_dir() else path
+    shown = printable(str(file))
+    try:
+        value = parse(file.read_bytes())
+        validate(value)
+    except FileNotFoundError:
+        if file != path:
+            command = printable(f"qwd quantize-report {shlex.quote(str(path))}")
+            raise InputError(f"{shown} does not exist: `{command}` makes it") from None
+        raise InputError(f"{shown} does not exist: expected a report or a run folder") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {shown}: {reason}, expected a report") from error
+    except InputError as error:
+        raise InputError(f"{shown}: {error}") from error
+    return _of(Report, value)
+
+
+def parse(content: bytes) -> Any:
+    """JSON as the standard has it: finite numbers, every key once, nesting within reason.
+
+    Raises InputError.
+    """
+    try:
+        value = json.loads(
+            content,
+            parse_constant=_not_finite,
+            parse_float=_finite_float,
+            parse_int=_finite_int,
+            object_pairs_hook=_without_duplicates,
+        )
+        if _deeper_than(value, DEEPEST):
+            raise RecursionError
+    except RecursionError:
+        raise InputError(f"not a report: nested more than {DEEPEST} levels deep") from None
+    except ValueError as error:
+        raise InputError(f"not a report, expected JSON: {_short(str(error))}") from error
+    return value
+
+
+def validate(value: Any) -> None:
+    """Check what ``report.json`` holds against the published schema.
+
+    Raises InputError with the first violation and its JSON path.
+    """
+    if not isinstance(value, dict) or "models" not in value:
+        raise InputError("not a report: expected an object with `schema_version` and `models`")
+    version = value.get("schema_version")
+    if isinstance(version, bool) or version != SCHEMA_VERSION:
+        has = (
+            f"schema version {_short(repr(version))}"
+            if version is not None
+            else "no schema_version"
+        )
+        raise InputError(f"the report has {has}; this qwd reads version {SCHEMA_VERSION}")
+    error = next(_validator().iter_errors(value), None)
+    if error is not None:
+        raise InputError(f"{_short(error.json_path)}: {_short(error.message)}")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of `report.json`, as it ships in the package."""
+    file = importlib.resources.files("qwd.report").joinpath("report.schema.json")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _validator() -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(schema())
+
+
+def _not_finite(text: str) -> NoReturn:
+    raise InputError(f"the report holds a number that is not finite, {_short(text)}; expected null")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _not_finite(text)
+
+
+def _finite_int(text: str) -> int:
+    # float() has no limit on digits, where int() has one.
+    _finite_float(text)
+    return int(text)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise InputError(f"the key {_short(twice)!r} stands twice in one object, expected it once")
+    return found
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper_than(item, levels - 1) for item in inner)
+
+
+def _short(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _of(kind: Any, value: Any) -> Any:
+    """``value``, which the schema allows, as the type that a data class declares."""
+    if value is None or kind is Any:
+        return value
+    args = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return _of(args[0], value)
+    if get_origin(kind) is tuple:
+        return tuple(_of(args[0], item) for item in value)
+    if get_origin(kind) is dict:
+        return {key: _of(args[1], item) for key, item in value.items()}
+    if is_dataclass(kind):
+        return _entry(kind, value)
+    # JSON Schema takes 3.0 for an integer, and 3 for a number.
+    return kind(value)
+
+
+def _entry(kind: Any, value: dict[str, Any]) -> Any:
+    # The figures of a tensor stand in its entry itself, beside its name.
+    found = {**value, "figures": value}
+    return kind(**{n: _of(hint, found[n]) for n, hint in _hints(kind).items() if n in found})
+
+
+_hints = functools.cache(get_type_hints)

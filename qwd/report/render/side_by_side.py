@@ -1,0 +1,50 @@
+"""Groups of models side by side: a column per group, a row per figure, then the readings."""
+
+from collections.abc import Iterator
+
+from qwd.report.figures import Comparison, Group
+from qwd.report.metrics import unit
+from qwd.report.render import numbers
+from qwd.report.render.blocks import Block, Heading, Note, Table
+
+LABELS = {
+    "range": "range, raw",
+    "folded_range": "range, folded",
+    "range_over_std": "range/std, raw",
+    "folded_range_over_std": "range/std, folded",
+    "outlier_rate": "sigma>6 per million, raw",
+    "folded_outlier_rate": "sigma>6 per million, folded",
+    "sqnr_db": "SQNR, raw",
+    "folded_sqnr_db": "SQNR, folded",
+    "float_accuracy": "float accuracy",
+    "int8_accuracy": "int8 accuracy",
+    "drop_pp": "drop",
+    "flip_rate": "flip rate",
+}
+
+
+def comparison(compared: Comparison) -> Iterator[Block]:
+    """The table, then the sentences that the comparison holds."""
+    yield Heading("Side by side")
+    groups = compared.groups
+    if groups:
+        yield Note("mean ± standard deviation over seeds")
+        yield Table(
+            header=("", *(group.name for group in groups)),
+            rows=tuple(
+                (label, *cells)
+                for label, cells in _rows(groups)
+                if any(cell != numbers.NONE for cell in cells)
+            ),
+        )
+    yield from (Note(reading) for reading in compared.readings)
+
+
+def _rows(groups: tuple[Group, ...]) -> Iterator[tuple[str, list[str]]]:
+    yield "seeds", [numbers.count(len(group.models)) for group in groups]
+    yield "weight decay", [numbers.decay(group.wd) for group in groups]
+    yield "dose", [numbers.digits(group.dose, 3) for group in groups]
+    others = dict.fromkeys(name for group in groups for name in group.metrics)
+    for metric in (*LABELS, *(name for name in others if name not in LABELS)):
+        cells = [numbers.spread(group.metrics.get(metric), unit(metric)) for group in groups]
+        yield LABELS.get(metric, metric), cells

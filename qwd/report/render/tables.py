@@ -1,0 +1,184 @@
+"""A report as a page of blocks, the same for text and Markdown."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from qwd.quantize.figures import WeightFigures
+from qwd.report.figures import (
+    DeployedReport,
+    ModelReport,
+    Report,
+    SchemeResult,
+    Summary,
+    TensorReport,
+)
+from qwd.report.render import numbers
+from qwd.report.render.blocks import Block, Heading, Note, Table
+from qwd.report.render.side_by_side import comparison
+
+TOP = 10
+"""tensors shown of a model"""
+MODELS = 4
+"""models shown one by one where nobody asks for more"""
+NAMES = 3
+"""names shown of a list"""
+RULE = "sigma>6"
+
+
+def blocks(report: Report, top: int | None = None) -> list[Block]:
+    """Each model, worst tensors first, then all side by side, then what that says.
+
+    ``top`` is the number of tensors per model (default 10; 0: all). More than four models are
+    shown side by side alone, unless ``top`` is given.
+    """
+    page: list[Block] = []
+    if report.comparison and top is None and len(report.models) > MODELS:
+        left_out = f"The details of {len(report.models)} models are left out: --top N shows them, "
+        page.append(Note(f"{left_out}or report one of the models alone."))
+        page += _warnings(report.models)
+    else:
+        for model in report.models:
+            page += _model(model, TOP if top is None else top or None)
+    if not report.models:
+        page.append(Note("The report holds no models."))
+    if report.comparison:
+        page += comparison(report.comparison)
+    return page
+
+
+def _model(model: ModelReport, top: int | None) -> Iterator[Block]:
+    yield Heading(model.name)
+    data = model.data
+    accuracy = f"float accuracy {numbers.percent(model.float_accuracy)}"
+    facts = [
+        f"data {data.name} {data.split}, n {numbers.count(data.n)}" if data else "no data",
+        f"{numbers.count(model.parameters)} parameters",
+        f"dose {numbers.digits(model.dose, 3)}" if model.dose is not None else "dose not known",
+        accuracy if model.float_accuracy is not None else "accuracy not measured",
+    ]
+    yield Note("; ".join(facts))
+    if model.schemes:
+        yield _schemes(model.schemes)
+    yield _summary(model.summary)
+    if model.tensors:
+        yield from _tensors(model.tensors, top)
+    else:
+        yield Note("There is no weight tensor.")
+    if model.deployed:
+        yield from _deployed(model.deployed, top)
+    yield from (Note(text, "warning") for text in model.warnings)
+
+
+def _schemes(schemes: dict[str, SchemeResult]) -> Table:
+    return Table(
+        header=(
+            *("scheme", "accuracy", "drop", "flips", "KL", "McNemar p"),
+            *("arithmetic", "runs on", "quantized", "left float"),
+        ),
+        words=("arithmetic", "runs on", "left float"),
+        rows=tuple(
+            (
+                name,
+                numbers.percent(s.accuracy),
+                numbers.points(s.drop_pp),
+                f"{numbers.count(s.flip_n)} ({numbers.percent(s.flip_rate)})",
+                f"{s.kl:.3g}",
+                f"{s.mcnemar_p:.3g}",
+                f"{s.scheme}-{s.granularity}-w{s.weight_bits}"
+                + (f"-a{s.activation_bits}" if s.activation_bits is not None else ""),
+                f"{s.backend}/{s.engine}" if s.engine else s.backend,
+                numbers.count(s.quantized_ops),
+                f"{len(s.left_float)}: {_names(s.left_float)}" if s.left_float else "0",
+            )
+            for name, s in schemes.items()
+        ),
+    )
+
+
+def _summary(summary: Summary) -> Table:
+    figures = {
+        "range": ("range", numbers.digits),
+        "range/std": ("range_over_std", numbers.digits),
+        "SQNR, dB": ("sqnr_db", numbers.decibel),
+        f"{RULE} per million": ("outlier_rate", numbers.digits),
+    }
+    return Table(
+        header=("mean over weights", "raw", "folded"),
+        rows=tuple(
+            (label, shown(getattr(summary, field)), shown(getattr(summary, f"folded_{field}")))
+            for label, (field, shown) in figures.items()
+        ),
+    )
+
+
+def _tensors(tensors: Sequence[TensorReport], top: int | None) -> Iterator[Block]:
+    every = [figures for t in tensors for figures in (t.figures, t.folded) if figures]
+    rules = _rules(every)
+    rows: list[tuple[str, ...]] = []
+    for tensor in sorted(tensors, key=lambda t: _badness(t.folded or t.figures))[:top]:
+        rows.append((tensor.name, "raw", *_cells(tensor.figures, rules)))
+        if tensor.folded:
+            rows.append(("", "folded", *_cells(tensor.folded, rules)))
+    yield Table(header=("tensor", "as", *_columns(rules)), rows=tuple(rows), keys=2)
+    yield from _cut(top, len(tensors), "tensors")
+
+
+def _deployed(kernels: Sequence[DeployedReport], top: int | None) -> Iterator[Block]:
+    rules = _rules([kernel.figures for kernel in kernels])
+    worst = sorted(kernels, key=lambda kernel: _badness(kernel.figures))[:top]
+    yield Table(
+        header=("deployed kernel", "made of", *_columns(rules)),
+        words=("made of",),
+        rows=tuple((k.name, " + ".join(k.sources), *_cells(k.figures, rules)) for k in worst),
+    )
+    yield from _cut(top, len(kernels), "deployed kernels")
+
+
+def _badness(figures: WeightFigures) -> float:
+    """Ascending from the worst: lowest SQNR first, those without one last."""
+    return figures.sqnr_db if figures.sqnr_db is not None else float("inf")
+
+
+def _cut(top: int | None, n: int, what: str) -> Iterator[Note]:
+    if top is not None and n > top:
+        yield Note(f"The worst {top} of {n} {what} by SQNR; --top N shows more.")
+
+
+def _rules(every: Iterable[WeightFigures]) -> list[str]:
+    """The outlier rules in use, the one of the summary first."""
+    rules = dict.fromkeys(rule for figures in every for rule in figures.outliers)
+    return sorted(rules, key=lambda rule: rule != RULE)
+
+
+def _columns(rules: list[str]) -> tuple[str, ...]:
+    figures = ("SQNR dB", "expected", "kurtosis", "codes", "crowding")
+    return ("range", "range/std", *rules[:1], *figures, *rules[1:])
+
+
+def _cells(figures: WeightFigures, rules: list[str]) -> tuple[str, ...]:
+    outliers = [numbers.count(figures.outliers.get(rule)) for rule in rules]
+    return (
+        numbers.digits(figures.range),
+        numbers.digits(figures.range_over_std),
+        *outliers[:1],
+        numbers.decibel(figures.sqnr_db),
+        numbers.decibel(figures.sqnr_expected_db),
+        numbers.digits(figures.kurtosis),
+        numbers.count(figures.codes_used),
+        numbers.digits(figures.crowding),
+        *outliers[1:],
+    )
+
+
+def _warnings(models: Sequence[ModelReport]) -> Iterator[Note]:
+    """Every warning once, with the models that it is about."""
+    about: dict[str, list[str]] = {}
+    for model in models:
+        for text in model.warnings:
+            about.setdefault(text, []).append(model.name)
+    for text, names in about.items():
+        yield Note(f"{_names(names)}: {text}", "warning")
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+    return ", ".join(names[:NAMES]) + more

@@ -1,0 +1,127 @@
+"""Settings: precedence, round trip, and one clear line for every wrong value."""
+
+import dataclasses
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwd import config
+from qwd.config import TrainConfig
+from qwd.errors import InputError, UsageError
+
+
+def test_options_over_variables_over_file_over_defaults() -> None:
+    made = config.from_layers(
+        {"lr": "0.3"},
+        {"QWD_LR": "0.2", "QWD_EPOCHS": "7", "HOME": "elsewhere"},
+        {"lr": 0.1, "epochs": 5, "seed": 3},
+    )
+    assert (made.lr, made.epochs, made.seed, made.batch_size) == (0.3, 7, 3, 32)
+
+
+def test_numbers_as_people_write_them_in_yaml() -> None:
+    """YAML 1.1 reads 1e-4 as a string."""
+    assert config.from_layers({}, {}, yaml.safe_load("wd: 1e-4\nmean: [0.5]\nstd: 0.25")) == (
+        TrainConfig(wd=1e-4, mean=(0.5,), std=(0.25,))
+    )
+
+
+def test_defaults_follow_the_optimizer() -> None:
+    assert (TrainConfig().form, TrainConfig().lr) == ("l2", 0.1)
+    assert (TrainConfig(optimizer="adamw").form, TrainConfig(optimizer="adam").lr) == (
+        "decoupled",
+        1e-3,
+    )
+    assert TrainConfig(optimizer="adamw", form="l2").form == "l2"
+
+
+@given(
+    wd=st.floats(0, 10),
+    seed=st.integers(0, 2**31 - 1),
+    patterns=st.lists(st.sampled_from([r"conv\d", "bias,weight", "'", "a: b"]), max_size=3),
+    mean=st.none() | st.lists(st.floats(-1, 1), min_size=3, max_size=3),
+)
+def test_yaml_round_trip(wd: float, seed: int, patterns: list[str], mean) -> None:
+    made = TrainConfig(
+        wd=wd, seed=seed, no_decay=tuple(patterns), mean=mean, std=None if mean is None else (1, 2, 3)
+    )
+    assert config.from_layers({}, {}, yaml.safe_load(made.to_yaml())) == made
+
+
+WRONG = {
+    "wd": ["-1", "nan", "inf", "1e400", "", "x", True, [1], "1,2"],
+    "lr": ["0", "-0.1", "nan"],
+    "epochs": ["0", "-3", "1.5", "two", 2.5, True, "9" * 30],
+    "batch_size": ["0", "1e3"],
+    "seed": ["-1", "1.0"],
+    "momentum": ["1", "-0.1"],
+    "warmup": ["-1", "inf"],
+    "mean": ["0.5,x", "", "0.5,,0.5"],
+    "std": ["0", "-1"],
+    "image_size": ["0", "3", "wide"],
+    "augment": ["flip", ""],
+    "form": ["l3", ""],
+    "optimizer": ["sdg"],
+    "lr_schedule": ["cosin"],
+    "model": ["resnet21", "torchvision:", "a b:c", ""],
+    "data": ["digit", "imagefolder:", ""],
+    "no_decay": ["(", ""],
+    "amp": ["maybe", 3],
+    "device": [""],
+    "threads": ["0", "-1"],
+    "lr_step": ["0", "0.5,0.5", "2"],
+    "lr_gamma": ["0", "1.5"],
+}
+
+
+@pytest.mark.parametrize(("name", "raw"), [(n, v) for n, values in WRONG.items() for v in values])
+def test_a_wrong_value_is_one_line_with_option_value_and_what_is_right(name: str, raw) -> None:
+    with pytest.raises(UsageError) as caught:
+        config.from_layers({name: raw}, {})
+    line = str(caught.value)
+    assert line.startswith(f"{config.option_name(name)} {raw!r}: expected ")
+    assert "\n" not in line
+
+
+def test_every_setting_has_a_wrong_value_above() -> None:
+    free = {"data_dir", "download", "decay_bias", "decay_norm"}
+    assert {f.name for f in config.fields()} - free == set(WRONG)
+
+
+def test_unknown_names_anywhere_are_errors_with_the_nearest() -> None:
+    for layers in ({"epoch": "1"}, {}, None), ({}, {}, {"epoch": 1}):
+        with pytest.raises(UsageError, match="unknown setting 'epoch': did you mean 'epochs'"):
+            config.from_layers(*layers)
+    with pytest.raises(UsageError, match="QWD_EPOCS: did you mean 'QWD_EPOCHS'"):
+        config.from_layers({}, {"QWD_EPOCS": "1"})
+    with pytest.raises(UsageError, match="did you mean 'resnet20'"):
+        config.from_layers({"model": "resnet200"}, {})
+
+
+def test_settings_that_contradict_each_other() -> None:
+    with pytest.raises(UsageError, match="--warmup 3: must be less than --epochs 3"):
+        TrainConfig(epochs=3, warmup=3)
+    with pytest.raises(UsageError, match="--mean and --std go together"):
+        TrainConfig(mean=(0.5,))
+    with pytest.raises(UsageError, match="one per channel"):
+        TrainConfig(mean=(0.5,), std=(0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"- a\n", "name: value"), (b"a: [", "not valid YAML"), (b"\xff\xfe\x00", "cannot read")],
+)
+def test_unreadable_files(tmp_path, content: bytes, words: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        config.load_yaml(path)
+    with pytest.raises(InputError, match="cannot read"):
+        config.load_yaml(tmp_path / "absent.yaml")
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().wd = 1.0  # type: ignore[misc]
