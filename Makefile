@@ -24,9 +24,10 @@ $(VENV)/.dev: $(VENV)/.user
 # Two decays, five seeds each; one single-threaded process per core.
 demo: $(VENV)/.user
 	rm -rf $(DEMO)
+	mkdir -p $(DEMO)
 	for seed in 0 1 2 3 4; do for wd in 1e-5 1e-4; do echo $$wd $$seed; done; done | \
 	  xargs -P 2 -n 2 sh -c '$(BIN)/qwd train --wd $$0 --seed $$1 --threads 1 \
-	    --out $(DEMO)/runs/wd$$0-s$$1 2> $(DEMO).wd$$0-s$$1.log || (cat $(DEMO).wd$$0-s$$1.log; exit 255)'
+	    --out $(DEMO)/runs/wd$$0-s$$1 2> $(DEMO)/wd$$0-s$$1.log || { cat $(DEMO)/wd$$0-s$$1.log; exit 255; }'
 	$(BIN)/qwd quantize-report $(DEMO)/runs/* --json $(DEMO)/report.json \
 	  --csv $(DEMO)/tensors.csv --md $(DEMO)/report.md
 	@echo "report files: $(DEMO)/report.json $(DEMO)/report.md $(DEMO)/tensors.csv"

@@ -48,7 +48,10 @@ class TrainConfig:
         "data", parsing.text, "where downloadable data sets are found", shared=True
     )
     download: bool = setting(
-        False, parsing.flag, "download the data set into --data-dir when it is not there", shared=True
+        False,
+        parsing.flag,
+        "download the data set into --data-dir when it is not there",
+        shared=True,
     )
     mean: tuple[float, ...] | None = setting(
         None,
@@ -74,7 +77,7 @@ class TrainConfig:
         "random crops (4 px padding) and flips; auto: what is customary for the data set",
     )
     wd: float = setting(1e-4, parsing.number(least=0), "weight decay coefficient")
-    form: str | None = setting(
+    form: str = setting(
         None,
         parsing.name_in(FORMS),
         "decay form (`qwd list forms`); default: l2, or decoupled with adamw",
@@ -84,8 +87,10 @@ class TrainConfig:
     )
     decay_bias: bool = setting(False, parsing.flag, "decay biases too")
     decay_norm: bool = setting(False, parsing.flag, "decay normalisation parameters too")
-    optimizer: str = setting("sgd", parsing.name_in(OPTIMIZERS), "optimizer (`qwd list optimizers`)")
-    lr: float | None = setting(
+    optimizer: str = setting(
+        "sgd", parsing.name_in(OPTIMIZERS), "optimizer (`qwd list optimizers`)"
+    )
+    lr: float = setting(
         None, parsing.number(above=0), "peak learning rate; default: 0.1 for sgd, 0.001 otherwise"
     )
     momentum: float = setting(
@@ -100,9 +105,15 @@ class TrainConfig:
         parsing.list_of(parsing.number(above=0, most=1), unique=True),
         "schedule step: where the rate falls, as fractions of the epochs",
     )
-    lr_gamma: float = setting(0.1, parsing.number(above=0, most=1), "schedule step: factor of each fall")
-    epochs: int = setting(60, parsing.integer(least=1, most=100_000), "passes over the training data")
-    batch_size: int = setting(32, parsing.integer(least=1, most=65_536), "images per step", shared=False)
+    lr_gamma: float = setting(
+        0.1, parsing.number(above=0, most=1), "schedule step: factor of each fall"
+    )
+    epochs: int = setting(
+        60, parsing.integer(least=1, most=100_000), "passes over the training data"
+    )
+    batch_size: int = setting(
+        32, parsing.integer(least=1, most=65_536), "images per step", shared=False
+    )
     seed: int = setting(
         0, parsing.integer(least=0), "seed of initialization, data order and augmentation"
     )
@@ -111,7 +122,10 @@ class TrainConfig:
         "auto", parsing.text, "auto (a GPU where there is one), cpu, cuda or cuda:N", shared=True
     )
     threads: int | None = setting(
-        None, parsing.integer(least=1, most=1024), "CPU threads; default: as many as cores", shared=True
+        None,
+        parsing.integer(least=1, most=1024),
+        "CPU threads; default: as many as cores",
+        shared=True,
     )
 
     def __post_init__(self) -> None:
@@ -125,14 +139,12 @@ class TrainConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         if self.warmup >= self.epochs:
-            raise UsageError(
-                f"--warmup {self.warmup:g}: must be less than --epochs {self.epochs}"
-            )
+            raise UsageError(f"--warmup {self.warmup:g}: must be less than --epochs {self.epochs}")
         if (self.mean is None) != (self.std is None):
             raise UsageError("--mean and --std go together: give both or neither")
         if self.mean and self.std and len(self.mean) != len(self.std):
             raise UsageError(
-                f"--mean has {len(self.mean)} values and --std {len(self.std)}: one per channel each"
+                f"--mean has {len(self.mean)} values, --std {len(self.std)}: one per channel each"
             )
 
     def to_dict(self) -> dict[str, Any]:

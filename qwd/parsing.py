@@ -15,7 +15,9 @@ from qwd.registry import Registry
 Parser = Callable[[Any], Any]
 
 
-def number(*, least: float = -math.inf, most: float = math.inf, above: float | None = None) -> Parser:
+def number(
+    *, least: float = -math.inf, most: float = math.inf, above: float | None = None
+) -> Parser:
     """A finite float in [least, most], and greater than ``above`` where that is given."""
     low = f" greater than {above:g}" if above is not None else f" of at least {least:g}"
     bounds = low if above is not None or least > -math.inf else ""
@@ -40,10 +42,9 @@ def integer(*, least: int, most: int = 2**31 - 1) -> Parser:
     bounds = f"of at least {least}" if most == 2**31 - 1 else f"from {least} to {most}"
 
     def parse(raw: Any) -> int:
-        whole = isinstance(raw, int) and not isinstance(raw, bool)
         if isinstance(raw, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", raw):
-            raw, whole = int(raw), True
-        if not whole or not least <= raw <= most:
+            raw = int(raw)
+        if not isinstance(raw, int) or isinstance(raw, bool) or not least <= raw <= most:
             raise ValueError(f"a whole number {bounds}")
         return raw
 
@@ -106,7 +107,9 @@ def patterns(raw: Any) -> tuple[str, ...]:
         try:
             re.compile(pattern if pattern else "(")
         except (re.error, TypeError) as error:
-            raise ValueError(f"a regular expression that is not empty and compiles ({error})") from None
+            raise ValueError(
+                f"a regular expression that is not empty and compiles ({error})"
+            ) from None
     return tuple(found)
 
 
@@ -131,6 +134,8 @@ def name_in(registry: Registry, *prefixes: str, callables: bool = False) -> Pars
             also = [f"{p}:{'DIR' if p == 'imagefolder' else 'NAME'}" for p in prefixes]
             also += ["package.module:callable"] if callables else []
             more = f"; or {', '.join(also)}" if also else ""
-            raise ValueError(f"a known {registry.kind} ({str(error).split(': ', 1)[1]}{more})") from None
+            raise ValueError(
+                f"a known {registry.kind} ({str(error).split(': ', 1)[1]}{more})"
+            ) from None
 
     return parse

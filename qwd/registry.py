@@ -48,6 +48,7 @@ class Registry:
         self.kind = kind
         self.group = group
         self._entries: dict[str, Any] = dict(builtin)
+        self._installed: dict[str, Any] | None = None
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that adds a function or class under ``name``; a taken name is a UsageError."""
@@ -70,9 +71,7 @@ class Registry:
     def check(self, name: str) -> str:
         """``name`` itself if it is known, else a UsageError that names the nearest one."""
         if name not in self:
-            raise UsageError(
-                f"unknown {self.kind} {name!r}: {suggestion(name, self.names())}"
-            )
+            raise UsageError(f"unknown {self.kind} {name!r}: {suggestion(name, self.names())}")
         return name
 
     def get(self, name: str) -> Any:
@@ -87,8 +86,13 @@ class Registry:
         return entry
 
     def _all(self) -> dict[str, Any]:
-        found = {e.name: e for e in importlib.metadata.entry_points(group=self.group)}
-        return {**self._entries, **{n: e for n, e in found.items() if n not in self._entries}}
+        if self._installed is None:  # reading the metadata of every installed package is slow
+            found = importlib.metadata.entry_points(group=self.group)
+            self._installed = {entry.name: entry for entry in found}
+        return {
+            **self._entries,
+            **{n: e for n, e in self._installed.items() if n not in self._entries},
+        }
 
 
 MODELS = Registry(

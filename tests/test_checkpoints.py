@@ -27,7 +27,10 @@ def saved(tmp_path: Path, content: object, name: str = "m.pt", **options) -> Pat
         {"state_dict": STATE, "epoch": 90, "best_acc": torch.tensor(91.7)},
         {"model": {f"module.{k}": v for k, v in STATE.items()}},
         {"a": {"b": {f"_orig_mod.module.{k}": v for k, v in STATE.items()}}},
-        {"model": STATE, "optimizer": torch.optim.SGD([nn.Parameter(torch.ones(2))], 0.1).state_dict()},
+        {
+            "model": STATE,
+            "optimizer": torch.optim.SGD([nn.Parameter(torch.ones(2))], 0.1).state_dict(),
+        },
         {k: nn.Parameter(v) for k, v in STATE.items()},
     ],
 )
@@ -88,7 +91,8 @@ def test_no_code_in_a_pickle_is_run(tmp_path: Path, protocol: int) -> None:
 
 @pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
 @pytest.mark.parametrize(
-    "content", [b"", b"PK\x03\x04", b"<html>404</html>", b"\x80\x02", b"\xff" * 100, b"version https://"]
+    "content",
+    [b"", b"PK\x03\x04", b"<html>404</html>", b"\x80\x02", b"\xff" * 100, b"version https://"],
 )
 def test_files_that_are_not_what_they_say(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)

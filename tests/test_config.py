@@ -45,7 +45,11 @@ def test_defaults_follow_the_optimizer() -> None:
 )
 def test_yaml_round_trip(wd: float, seed: int, patterns: list[str], mean) -> None:
     made = TrainConfig(
-        wd=wd, seed=seed, no_decay=tuple(patterns), mean=mean, std=None if mean is None else (1, 2, 3)
+        wd=wd,
+        seed=seed,
+        no_decay=tuple(patterns),
+        mean=mean,
+        std=None if mean is None else (1, 2, 3),
     )
     assert config.from_layers({}, {}, yaml.safe_load(made.to_yaml())) == made
 

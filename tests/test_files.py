@@ -45,7 +45,10 @@ def test_a_folder_in_use_by_another_process(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(StorageError, match="in use by another qwd process"), sole_user(tmp_path):
+        with (
+            pytest.raises(StorageError, match="in use by another qwd process"),
+            sole_user(tmp_path),
+        ):
             pass
         other.communicate("")
     with sole_user(tmp_path):

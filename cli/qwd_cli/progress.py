@@ -41,7 +41,9 @@ class TrainingProgress(Watcher):
             self.console.print(note)
         if plan.dose is not None and config.wd > 0:
             faint = f": below {VISIBLE:g}, too small to show" if plan.dose < VISIBLE else ""
-            self.console.print(f"dose {plan.dose:.3g} (what decay takes from an idle weight){faint}")
+            self.console.print(
+                f"dose {plan.dose:.3g} (what decay takes from an idle weight){faint}"
+            )
         if epochs_done:
             self.console.print(f"resumed after epoch {epochs_done}")
         self.console.print(

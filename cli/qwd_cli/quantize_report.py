@@ -19,7 +19,9 @@ MACHINE_SETTINGS = ("data_dir", "download", "device", "threads")
 
 @click.command("quantize-report")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("--scheme", "schemes", multiple=True, metavar="NAME", help="scheme (repeatable) [all]")
+@click.option(
+    "--scheme", "schemes", multiple=True, metavar="NAME", help="scheme (repeatable) [all]"
+)
 @click.option("--bits", metavar="LIST", default="8", help="widths of weight-only schemes  [8]")
 @click.option("--calibration-n", metavar="N", default="512", help="calibration images  [512]")
 @click.option("--key", metavar="NAME", help="which state dict of a file that holds several")
@@ -119,7 +121,9 @@ def _runs() -> list[Path]:
     finished = [p for p in folders if (p / "model.safetensors").is_file()]
     for path in folders:
         if path not in finished:
-            click.echo(f"left out: {path} is unfinished (`qwd train --resume --out {path}`)", err=True)
+            click.echo(
+                f"left out: {path} is unfinished (`qwd train --resume --out {path}`)", err=True
+            )
     if not finished:
         raise InputError(f"no finished run under {RUNS}/: `qwd train --wd 1e-4` makes one")
     return finished

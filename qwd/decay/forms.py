@@ -32,11 +32,11 @@ class Form:
 
 def _l2(weights: list[Tensor], wd: float, lr: float) -> None:
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    torch._foreach_add_(gradients, weights, alpha=wd)
+    torch._foreach_add_(gradients, weights, alpha=wd)  # type: ignore[reportPrivateImportUsage]
 
 
 def _decoupled(weights: list[Tensor], wd: float, lr: float) -> None:
-    torch._foreach_mul_(weights, 1 - lr * wd)
+    torch._foreach_mul_(weights, 1 - lr * wd)  # type: ignore[reportPrivateImportUsage]
 
 
 l2 = Form(

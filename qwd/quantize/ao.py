@@ -33,7 +33,7 @@ with warnings.catch_warnings():
 
 from qwd.errors import VerificationError
 from qwd.quantize.arithmetic import quantize
-from qwd.quantize.backend import LAYERS, NotQuantizable, QuantizedNetwork
+from qwd.quantize.backend import LAYERS, NotQuantizableError, QuantizedNetwork
 from qwd.quantize.schemes import AO_DEFAULT, Scheme
 
 ENGINES = ("x86", "fbgemm", "qnnpack")
@@ -59,7 +59,9 @@ class TorchAO:
         """
         engine = next((e for e in ENGINES if e in torch.backends.quantized.supported_engines), None)
         if engine is None:
-            raise NotQuantizable(f"this build of torch has none of the engines {', '.join(ENGINES)}")
+            raise NotQuantizableError(
+                f"this build of torch has none of the engines {', '.join(ENGINES)}"
+            )
         notes: list[str] = []
         with running_on(engine), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -147,14 +149,14 @@ def accumulators_saturate() -> bool:
     """
     channels, kernel = 32, 3
     total = 255 * 127 * channels * kernel * kernel
-    images = torch._make_per_tensor_quantized_tensor(
-        torch.full([1, channels, kernel, kernel], 255, dtype=torch.uint8), 1.0, 0
+    images = torch.full([1, channels, kernel, kernel], 255.0)
+    weights = torch.full([channels, channels, kernel, kernel], 127.0)
+    packed = torch.ops.quantized.conv2d_prepack(
+        torch.quantize_per_tensor(weights, 1.0, 0, torch.qint8), None, [1, 1], [0, 0], [1, 1], 1
     )
-    weights = torch._make_per_tensor_quantized_tensor(
-        torch.full([channels, channels, kernel, kernel], 127, dtype=torch.int8), 1.0, 0
+    found = torch.ops.quantized.conv2d(
+        torch.quantize_per_tensor(images, 1.0, 0, torch.quint8), packed, total / 255, 0
     )
-    packed = torch.ops.quantized.conv2d_prepack(weights, None, [1, 1], [0, 0], [1, 1], 1)
-    found = torch.ops.quantized.conv2d(images, packed, total / 255, 0)
     return bool((found.int_repr() != 255).any())
 
 
@@ -168,7 +170,7 @@ def _converted(network: nn.Module, mapping: QConfigMapping, calibration: Sequenc
     except Exception as error:
         # A user's network may break tracing or conversion in any way; the reason is reported.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise NotQuantizable(f"torch.ao cannot quantize this network: {reason}") from error
+        raise NotQuantizableError(f"torch.ao cannot quantize this network: {reason}") from error
 
 
 def _store_own_codes(converted: nn.Module, network: nn.Module, scheme: Scheme) -> None:
@@ -181,18 +183,20 @@ def _store_own_codes(converted: nn.Module, network: nn.Module, scheme: Scheme) -
         if not isinstance(module, WeightedQuantizedModule):
             continue
         packed: Any = module
+        layer: Any = network.get_submodule(name)
         stored = packed.weight()
-        channels = stored.qscheme() == torch.per_channel_affine
-        axis = stored.q_per_channel_axis() if channels else None
-        own = quantize(network.get_submodule(name).weight, kind=scheme.kind, axis=axis)  # type: ignore
-        codes = own.codes.to(torch.int8)
-        if channels:
-            weight = torch._make_per_channel_quantized_tensor(
-                codes, own.scale, own.zero_point, axis
-            )
+        axis = None
+        if stored.qscheme() != torch.per_tensor_affine:
+            axis = stored.q_per_channel_axis()
+        own = quantize(layer.weight, kind=scheme.kind, axis=axis)
+        # The values lie on the grid, so that no rounding can take another code. A tensor of zeros
+        # has no scale; any positive one holds it.
+        scale = torch.where(own.scale > 0, own.scale, torch.finfo(torch.float32).tiny)
+        if axis is None:
+            weight = torch.quantize_per_tensor(own.values, scale, own.zero_point, torch.qint8)
         else:
-            weight = torch._make_per_tensor_quantized_tensor(
-                codes, own.scale.item(), int(own.zero_point)
+            weight = torch.quantize_per_channel(
+                own.values, scale, own.zero_point, axis, torch.qint8
             )
         packed.set_weight_bias(weight, packed.bias())
 

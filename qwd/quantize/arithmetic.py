@@ -22,13 +22,11 @@ of two scales w' by it and changes no code: the shape of the weights matters, no
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Kind = Literal["minmax", "affine", "symmetric"]
-KINDS: tuple[Kind, ...] = ("minmax", "affine", "symmetric")
+from qwd.quantize.schemes import KINDS, Kind
 
 
 @dataclass(frozen=True)

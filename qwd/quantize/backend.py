@@ -13,7 +13,7 @@ LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 """The layers that integer kernels exist for; whatever stays in float of these is reported."""
 
 
-class NotQuantizable(Exception):
+class NotQuantizableError(Exception):
     """A backend cannot carry this network or scheme; the message says why, in one line."""
 
 
@@ -42,7 +42,7 @@ class Backend(Protocol):
     ) -> QuantizedNetwork:
         """Quantize a copy of ``network``: float32, on the CPU, deployed (BatchNorm folded).
 
-        ``calibration`` holds batches of normalised training images. Raises NotQuantizable where
+        ``calibration`` holds batches of normalised training images. Raises NotQuantizableError where
         the network or the scheme is beyond this backend.
         """
         ...

@@ -10,12 +10,15 @@ own configuration.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Literal
 
 from qwd.errors import UsageError
 from qwd.registry import suggestion
 
 BITS = range(2, 9)
 """Widths of weights; integer kernels, and so schemes with activations, have 8 alone."""
+Kind = Literal["minmax", "affine", "symmetric"]
+KINDS: tuple[Kind, ...] = ("minmax", "affine", "symmetric")
 GRANULARITIES = ("tensor", "channel")
 
 
@@ -23,7 +26,7 @@ GRANULARITIES = ("tensor", "channel")
 class Scheme:
     """How weights, and perhaps activations, become integers."""
 
-    kind: str
+    kind: Kind
     """minmax, affine or symmetric: see `qwd.quantize.arithmetic`"""
     granularity: str
     """one range per tensor, or per output channel"""
@@ -62,9 +65,9 @@ DEFAULT_SCHEMES = (
 )
 
 _EVERY_SCHEME = [
-    *(Scheme(*parts) for parts in product(("minmax", "affine", "symmetric"), GRANULARITIES, BITS)),
+    *(Scheme(*parts) for parts in product(KINDS, GRANULARITIES, BITS)),
     # Integer kernels multiply by a zero point, which minmax does not have.
-    *(Scheme(*parts, 8, 8, "ao") for parts in product(("affine", "symmetric"), GRANULARITIES)),
+    *(Scheme(*parts, 8, 8, "ao") for parts in product(KINDS[1:], GRANULARITIES)),
 ]
 _BY_NAME = {name: s for s in _EVERY_SCHEME for name in (s.name, s.full_name)}
 

@@ -30,7 +30,9 @@ class WeightsOnly:
         with torch.no_grad():
             for weight, channel_axis in layer_weights(network):
                 axis = channel_axis if scheme.granularity == "channel" else None
-                weight.copy_(quantize(weight, kind=scheme.kind, bits=scheme.weight_bits, axis=axis).values)
+                weight.copy_(
+                    quantize(weight, kind=scheme.kind, bits=scheme.weight_bits, axis=axis).values
+                )
                 quantized += 1
         return QuantizedNetwork(
             network=network,

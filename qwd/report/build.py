@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qwd.quantize.backend import NotQuantizable
+from qwd.quantize.backend import NotQuantizableError
 from qwd.quantize.figures import WeightFigures
 from qwd.quantize.folding import Deployed, deploy, weight_names
 from qwd.quantize.schemes import DEFAULT_SCHEMES, Scheme
@@ -40,7 +40,7 @@ class Options:
 
     schemes: tuple[Scheme, ...] = DEFAULT_SCHEMES
     calibration_n: int = CALIBRATION_N
-    device: torch.device = torch.device("cpu")
+    device: torch.device
 
 
 def build(subject: Subject, options: Options) -> ModelReport:
@@ -49,7 +49,9 @@ def build(subject: Subject, options: Options) -> ModelReport:
     raw = {name: weight_figures(tensor) for name, tensor in subject.weights().items()}
     for name, figures in raw.items():
         if figures.nan or figures.inf:
-            warnings.append(f"{name}: {figures.nan} NaN and {figures.inf} infinite elements left out")
+            warnings.append(
+                f"{name}: {figures.nan} NaN and {figures.inf} infinite elements left out"
+            )
     folded: dict[str, WeightFigures] = {}
     deployed = None
     as_deployed: list[WeightFigures] | None = None
@@ -117,7 +119,7 @@ def quantized_accuracies(
             made = BACKENDS.get(scheme.backend)().quantize(deployed, scheme, calibration)
             device = made.device or options.device
             outputs = logits(made.network.to(device), data.test, device)
-        except NotQuantizable as error:
+        except NotQuantizableError as error:
             warnings.append(f"{scheme.name}: no accuracy, {error}")
             continue
         if not finite(outputs):
@@ -168,6 +170,8 @@ def summarize(
         folded_sqnr_db=weighted_mean((f.sqnr_db, f.numel) for f in seen),
         outlier_rate=outlier_rate(raw),
         folded_outlier_rate=outlier_rate(seen),
+        outlier_rate_sigma4=outlier_rate(raw, "sigma>4"),
+        folded_outlier_rate_sigma4=outlier_rate(seen, "sigma>4"),
     )
 
 

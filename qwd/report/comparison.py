@@ -23,8 +23,7 @@ def compare_models(models: Sequence[ModelReport]) -> Comparison | None:
         members.setdefault(_setting_key(model), []).append(model)
     labels = _labels(list(members))
     groups = [
-        (_group(label, found), found)
-        for label, found in zip(labels, members.values(), strict=True)
+        (_group(label, found), found) for label, found in zip(labels, members.values(), strict=True)
     ]
     groups.sort(key=lambda pair: (pair[0].wd is None, pair[0].wd or 0.0))
     return Comparison(groups=tuple(g for g, _ in groups), readings=tuple(readings(groups)))

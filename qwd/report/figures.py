@@ -94,6 +94,9 @@ class Summary:
     outlier_rate: float | None
     """sigma>6, per million weights"""
     folded_outlier_rate: float | None
+    outlier_rate_sigma4: float | None
+    """sigma>4, per million weights"""
+    folded_outlier_rate_sigma4: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

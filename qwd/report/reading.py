@@ -95,9 +95,9 @@ def change(
 def _relative(found: Change) -> str:
     interval = ""
     if found.low is not None and found.high is not None:
-        interval = f", 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f} %"
+        interval = f", 95 % interval {100 * found.low:+z.1f} to {100 * found.high:+z.1f} %"
     word = {-1: "smaller", 0: "not clearly different", 1: "larger"}[found.direction]
-    return f"{word} ({100 * found.mean:+.1f} %{interval})"
+    return f"{word} ({100 * found.mean:+z.1f} %{interval})"
 
 
 def _accuracy(base: Sequence[ModelReport], head: Sequence[ModelReport]) -> str:
@@ -105,9 +105,9 @@ def _accuracy(base: Sequence[ModelReport], head: Sequence[ModelReport]) -> str:
     if found is None:
         return ""
     if found.low is None or found.high is None:
-        return f"; int8 accuracy changes by {100 * found.mean:+.2f} pp (one pair: no interval)"
+        return f"; int8 accuracy changes by {100 * found.mean:+z.2f} pp (one pair: no interval)"
     word = {-1: "falls", 0: "does not clearly change", 1: "rises"}[found.direction]
     return (
-        f"; int8 accuracy {word} ({100 * found.mean:+.2f} pp, 95 % interval "
-        f"{100 * found.low:+.2f} to {100 * found.high:+.2f} pp over {found.pairs} seeds)"
+        f"; int8 accuracy {word} ({100 * found.mean:+z.2f} pp, 95 % interval "
+        f"{100 * found.low:+z.2f} to {100 * found.high:+z.2f} pp over {found.pairs} seeds)"
     )

@@ -20,15 +20,16 @@ def logits(network: nn.Module, split: Split, device: torch.device) -> Tensor:
     network.train(False)
     try:
         outputs = [
-            network(images).float().cpu()
-            for images, _ in split.batches(None, BATCH, device=device)
+            network(images).float().cpu() for images, _ in split.batches(None, BATCH, device=device)
         ]
     finally:
         network.train(training)
     return torch.cat(outputs)
 
 
-def loss_and_accuracy(network: nn.Module, split: Split, device: torch.device) -> tuple[float, float]:
+def loss_and_accuracy(
+    network: nn.Module, split: Split, device: torch.device
+) -> tuple[float, float]:
     """Mean cross-entropy in nats, and the share of images classified rightly."""
     outputs = logits(network, split, device)
     loss = F.cross_entropy(outputs, split.labels)

@@ -17,8 +17,6 @@ def batch_geometry(config: TrainConfig, images: int) -> tuple[int, int]:
 
 def planned_dose(config: TrainConfig, images: int) -> float | None:
     """The dose of a run on that many training images; see `qwd.decay.dose`."""
-    assert config.form is not None
-    assert config.lr is not None
     steps = batch_geometry(config, images)[1]
     factor = rate_factor(config, steps)
     rates = (config.lr * factor(t) for t in range(config.epochs * steps))

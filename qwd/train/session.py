@@ -229,4 +229,3 @@ class Session:
             raise InputError(
                 f"{folder / run.CHECKPOINT} does not fit this run: {reason}"
             ) from error
-

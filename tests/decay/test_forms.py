@@ -37,7 +37,12 @@ def with_decay(model: nn.Module, optimizer_class, form, wd: float, **options):
 
 CASES = {
     "sgd l2": (torch.optim.SGD, forms.l2, torch.optim.SGD, {"momentum": 0.9}),
-    "sgd nesterov l2": (torch.optim.SGD, forms.l2, torch.optim.SGD, {"momentum": 0.8, "nesterov": True}),
+    "sgd nesterov l2": (
+        torch.optim.SGD,
+        forms.l2,
+        torch.optim.SGD,
+        {"momentum": 0.8, "nesterov": True},
+    ),
     "adam l2": (torch.optim.Adam, forms.l2, torch.optim.Adam, {}),
     "adam decoupled": (torch.optim.Adam, forms.decoupled, torch.optim.AdamW, {}),
     "adamw decoupled": (torch.optim.AdamW, forms.decoupled, torch.optim.AdamW, {}),
@@ -63,14 +68,18 @@ def test_l2_and_decoupled_are_one_update_under_plain_sgd_and_two_under_momentum(
         optimizer = with_decay(model, torch.optim.SGD, form, 0.01, lr=0.1, momentum=momentum)
         return torch.cat([p.flatten() for p in trajectory(model, optimizer, 5)])
 
-    torch.testing.assert_close(final(forms.l2, 0.0), final(forms.decoupled, 0.0), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        final(forms.l2, 0.0), final(forms.decoupled, 0.0), rtol=1e-13, atol=0
+    )
     assert not torch.allclose(final(forms.l2, 0.9), final(forms.decoupled, 0.9), rtol=1e-6)
 
 
 def test_l2_is_the_penalty_of_half_the_coefficient() -> None:
     model, penalised = network(4), network(4)
     wd, lr = 0.03, 0.1
-    mine = trajectory(model, with_decay(model, torch.optim.SGD, forms.l2, wd, lr=lr, momentum=0.9), 1)
+    mine = trajectory(
+        model, with_decay(model, torch.optim.SGD, forms.l2, wd, lr=lr, momentum=0.9), 1
+    )
     optimizer = torch.optim.SGD(penalised.parameters(), lr=lr, momentum=0.9)
     generator = torch.Generator().manual_seed(1)
     for _ in range(6):

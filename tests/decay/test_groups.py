@@ -40,7 +40,12 @@ def test_biases_and_normalisation_are_left_out_by_type_not_by_name() -> None:
     }
     assert names(groups, False) == {
         *("conv.bias", "bn.weight", "bn.bias", "norm_of_nothing.bias", "rms.weight"),
-        *("groupnorm.weight", "groupnorm.bias", "attention.in_proj_bias", "attention.out_proj.bias"),
+        *(
+            "groupnorm.weight",
+            "groupnorm.bias",
+            "attention.in_proj_bias",
+            "attention.out_proj.bias",
+        ),
     }
 
 
@@ -57,7 +62,9 @@ def test_switches_bring_them_back() -> None:
 def test_expressions_exclude_and_one_that_matches_nothing_is_an_error() -> None:
     groups = param_groups(Net(), 0.1, no_decay=(r"^conv\.", "attention"))
     assert names(groups, True) == {"norm_of_nothing.weight"}
-    with pytest.raises(UsageError, match=r"--no-decay 'conv.weigth' matches no parameter: did you mean"):
+    with pytest.raises(
+        UsageError, match=r"--no-decay 'conv.weigth' matches no parameter: did you mean"
+    ):
         param_groups(Net(), 0.1, no_decay=("conv.weigth",))
 
 

@@ -1,6 +1,7 @@
 """The backends: what they quantize, with which codes, and what they refuse."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from qwd.errors import VerificationError
 from qwd.quantize import ao
 from qwd.quantize.arithmetic import quantize
-from qwd.quantize.backend import LAYERS, NotQuantizable
+from qwd.quantize.backend import LAYERS, NotQuantizableError
 from qwd.quantize.folding import deploy
 from qwd.quantize.schemes import AO_DEFAULT, AO_STATIC, parse_scheme
 from qwd.registry import BACKENDS, MODELS
@@ -17,7 +18,7 @@ from qwd.train.models import build
 
 
 def deployed(name: str, image_size: int = 16) -> nn.Module:
-    """A built-in model in deployed form, with BatchNorm statistics that are not the initial ones."""
+    """A built-in model in deployed form, with BatchNorm statistics unlike the initial ones."""
     torch.manual_seed(0)
     model = build(name, in_channels=3, image_size=image_size, num_classes=10)
     for module in model.modules():
@@ -77,7 +78,8 @@ def test_weights_alone_are_replaced_by_the_arithmetic(name: str) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 6, 2), nn.BatchNorm2d(6))
     made = BACKENDS.get("weights")().quantize(network, scheme, [])
     for index in (0, 1):
-        layer, copied = network[index], made.network.get_submodule(str(index))
+        layer: Any = network[index]
+        copied: Any = made.network.get_submodule(str(index))
         axis = index if scheme.granularity == "channel" else None
         expected = quantize(layer.weight, kind=scheme.kind, bits=scheme.weight_bits, axis=axis)  # type: ignore[arg-type]
         assert torch.equal(copied.weight, expected.values.float())
@@ -108,10 +110,12 @@ def test_a_layer_of_tiny_weights_keeps_its_true_scale_under_ao() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 10)).eval()
     with torch.no_grad():
-        network[1].weight.mul_(1e-6)
+        network[1].weight.mul_(1e-6)  # type: ignore[operator]
     made = BACKENDS.get("ao")().quantize(network, AO_STATIC, [torch.randn(8, 3, 2, 2)])
-    stored = made.network.get_submodule("converted.1").weight()  # type: ignore[operator]
-    expected = quantize(network[1].weight, kind="affine")
+    converted: Any = made.network.get_submodule("converted.1")
+    stored = converted.weight()
+    layer: Any = network[1]
+    expected = quantize(layer.weight, kind="affine")
     assert expected.scale < 1.19e-7
     assert torch.equal(stored.int_repr().int(), expected.codes)
 
@@ -146,9 +150,9 @@ class Untraceable(nn.Module):
 
 def test_what_ao_cannot_carry_is_refused_with_the_reason() -> None:
     with pytest.raises(
-        NotQuantizable, match="torch.ao cannot quantize this network: .*control flow"
+        NotQuantizableError, match="torch.ao cannot quantize this network: .*control flow"
     ):
         BACKENDS.get("ao")().quantize(Untraceable().eval(), AO_STATIC, [torch.ones(2, 3, 2, 2)])
+    flat = nn.Sequential(nn.Flatten()).eval()
     with pytest.raises(VerificationError, match="ao-static: torch.ao quantized nothing"):
-        flat = nn.Sequential(nn.Flatten()).eval()
         BACKENDS.get("ao")().quantize(flat, AO_STATIC, [torch.ones(2, 3, 2, 2)])

@@ -90,6 +90,8 @@ def summary(**changes: Any) -> Summary:
         folded_sqnr_db=40.1,
         outlier_rate=2.5,
         folded_outlier_rate=3.5,
+        outlier_rate_sigma4=400.0,
+        folded_outlier_rate_sigma4=500.0,
     )
     return replace(made, **changes)
 

@@ -171,9 +171,9 @@ def test_the_trial_leaves_no_trace(user_module: str):
         ("qwd_user_nets:instance", "a model already built; expected a class or function"),
         ("qwd_user_nets:number", "is int; expected a class or function"),
         ("qwd_user_nets:absent", "AttributeError: .*absent"),
-        ("qwd_user_missing:net", "cannot be loaded .*No module named 'qwd_user_missing'"),
-        ("qwd_user_broken:net", "cannot be loaded .*No module named 'qwd_no_such_package'"),
-        ("qwd_user_syntax:net", "cannot be loaded .*SyntaxError"),
+        ("qwd_user_missing:net", "cannot be imported .*No module named 'qwd_user_missing'"),
+        ("qwd_user_broken:net", "cannot be imported .*No module named 'qwd_no_such_package'"),
+        ("qwd_user_syntax:net", "cannot be imported .*SyntaxError"),
     ],
 )
 def test_mistakes_of_the_user_are_one_line(user_module: str, path: str, message: str):

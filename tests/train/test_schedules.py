@@ -56,7 +56,9 @@ def test_contract_factors_lie_between_zero_and_the_peak(name: str) -> None:
 
 
 def test_planned_dose_by_hand() -> None:
-    config = TrainConfig(wd=1e-3, lr=0.5, momentum=0.9, lr_schedule="constant", epochs=4, batch_size=25)
+    config = TrainConfig(
+        wd=1e-3, lr=0.5, momentum=0.9, lr_schedule="constant", epochs=4, batch_size=25
+    )
     # 100 images, 4 steps an epoch, 16 steps: 16 * 1e-3 * 0.5 / (1 - 0.9)
     assert planned_dose(config, 100) == pytest.approx(0.08)
     adam = TrainConfig(wd=1e-3, optimizer="adam", form="l2")

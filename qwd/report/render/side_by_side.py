@@ -12,6 +12,8 @@ LABELS = {
     "folded_range": "range, folded",
     "range_over_std": "range/std, raw",
     "folded_range_over_std": "range/std, folded",
+    "outlier_rate_sigma4": "sigma>4 per million, raw",
+    "folded_outlier_rate_sigma4": "sigma>4 per million, folded",
     "outlier_rate": "sigma>6 per million, raw",
     "folded_outlier_rate": "sigma>6 per million, folded",
     "sqnr_db": "SQNR, raw",

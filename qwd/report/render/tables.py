@@ -99,6 +99,7 @@ def _summary(summary: Summary) -> Table:
         "range": ("range", numbers.digits),
         "range/std": ("range_over_std", numbers.digits),
         "SQNR, dB": ("sqnr_db", numbers.decibel),
+        "sigma>4 per million": ("outlier_rate_sigma4", numbers.digits),
         f"{RULE} per million": ("outlier_rate", numbers.digits),
     }
     return Table(

@@ -2,15 +2,13 @@
 
 import difflib
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from qwd.errors import QwdError, UsageError
-from qwd.registry import resolve
+from qwd.train.user_code import cause, imported
 
 Builder = Callable[..., Any]
 
@@ -51,22 +49,11 @@ def _family_options(name: str, image_size: int) -> dict[str, Any]:
 
 
 def from_path(path: str) -> Builder:
-    """The user's callable at ``package.module:callable``.
+    """The user's callable at ``package.module:callable``; see `qwd.train.user_code.imported`.
 
-    The current directory comes first in the search, as with ``python -m``, and stays on
-    ``sys.path`` for what the callable itself imports later. Raises UsageError where the import
-    fails or the object is no callable that builds a model.
+    Raises UsageError where the object is no callable that builds a model.
     """
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = resolve(path)
-    except Exception as error:
-        # Importing runs the user's code, which may raise anything.
-        raise UsageError(
-            f"--model {path}: cannot be loaded (current directory {here}): {_cause(error)}"
-        ) from error
+    found = imported("--model", path)
     if isinstance(found, nn.Module) or not callable(found):
         kind = "a model already built" if isinstance(found, nn.Module) else type(found).__name__
         raise UsageError(
@@ -86,7 +73,7 @@ def called(name: str, builder: Builder, sizes: Mapping[str, int]) -> nn.Module:
         raise
     except Exception as error:
         given = ", ".join(f"{key}={value}" for key, value in sizes.items())
-        raise UsageError(f"--model {name}: cannot be built for {given}: {_cause(error)}") from error
+        raise UsageError(f"--model {name}: cannot be built for {given}: {cause(error)}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"--model {name}: returned {type(model).__name__}; expected a torch.nn.Module"
@@ -105,8 +92,3 @@ def _accepted(builder: Builder, sizes: Mapping[str, int]) -> dict[str, int]:
         return dict(sizes)
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     return {key: value for key, value in sizes.items() if key in named}
-
-
-def _cause(error: Exception) -> str:
-    """The exception as one line of at most 300 characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300].rstrip(": ")
