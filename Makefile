@@ -29,8 +29,8 @@ demo: $(VENV)/.user
 	  xargs -P 2 -n 2 sh -c '$(BIN)/qwd train --wd $$0 --seed $$1 --threads 1 \
 	    --out $(DEMO)/runs/wd$$0-s$$1 2> $(DEMO)/wd$$0-s$$1.log || { cat $(DEMO)/wd$$0-s$$1.log; exit 255; }'
 	$(BIN)/qwd quantize-report $(DEMO)/runs/* --json $(DEMO)/report.json \
-	  --csv $(DEMO)/tensors.csv --md $(DEMO)/report.md
-	@echo "report files: $(DEMO)/report.json $(DEMO)/report.md $(DEMO)/tensors.csv"
+	  --csv $(DEMO)/tensors.csv --md $(DEMO)/report.md --html $(DEMO)/report.html
+	@echo "report files: $(addprefix $(DEMO)/,report.html report.md report.json tensors.csv)"
 
 test: lint types imports pytest bench-compare
 

@@ -105,15 +105,17 @@ def measure_share(pipeline: Pipeline, n: int, model: nn.Module, device: torch.de
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Measure the input pipeline.")
     parser.add_argument("--data", required=True, help="imagefolder:DIR, squares of one size")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--batches", type=int, default=100, help="per round, without a model")
     parser.add_argument("--steps", type=int, default=10, help="training steps per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     device = device_called(options.device)
+    torch.set_num_threads(options.threads)
     start = time.perf_counter()
     data = load(options.data)
     print(f"loaded {len(data.train)} training images in {time.perf_counter() - start:.2f} s")
@@ -132,7 +134,10 @@ def main() -> None:
         for pipeline in pipelines.values():
             pipeline.rates.append(measure_rate(pipeline, options.batches, device))
             pipeline.shares.append(measure_share(pipeline, options.steps, model, device))
-    print(f"batches of {options.batch_size} on {device}, medians of {options.rounds} rounds")
+    print(
+        f"batches of {options.batch_size} on {device}, {options.threads} threads, "
+        f"medians of {options.rounds} rounds"
+    )
     for name, pipeline in pipelines.items():
         rate, share = statistics.median(pipeline.rates), statistics.median(pipeline.shares)
         print(f"{name:<12} {rate:9.0f} images/s, {100 * share:6.2f} % of a ResNet-20 step")

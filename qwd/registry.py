@@ -174,6 +174,7 @@ RENDERERS = Registry(
         "json": "qwd.report.render.json:render",
         "csv": "qwd.report.render.csv:render",
         "md": "qwd.report.render.markdown:render",
+        "html": "qwd.report.render.html:render",
     },
 )
 KINDS = {

@@ -29,6 +29,7 @@ MACHINE_SETTINGS = ("data_dir", "download", "device", "threads")
 @click.option("--json", "json_path", metavar="PATH", help="write JSON; - for stdout")
 @click.option("--csv", "csv_path", metavar="PATH", help="write a row per tensor; - for stdout")
 @click.option("--md", "md_path", metavar="PATH", help="write Markdown; - for stdout")
+@click.option("--html", "html_path", metavar="PATH", help="write an HTML page; - for stdout")
 @setting_options(shared_only=True)
 def command(
     paths: tuple[str, ...],
@@ -40,6 +41,7 @@ def command(
     json_path: str | None,
     csv_path: str | None,
     md_path: str | None,
+    html_path: str | None,
     **options: Any,
 ) -> None:
     """Quantize to 8 bits with scale = (b-a)/255 and report.
@@ -64,10 +66,10 @@ def command(
         **given(options),
     }
     read_settings = {name: settings.read(known[name], raw) for name, raw in layers.items()}
-    targets = {"json": json_path, "csv": csv_path, "md": md_path}
+    targets = {"json": json_path, "csv": csv_path, "md": md_path, "html": html_path}
     targets = {name: path for name, path in targets.items() if path is not None}
     if list(targets.values()).count("-") > 1:
-        raise UsageError("--json, --csv, --md: only one of them can be - (stdout)")
+        raise UsageError("--json, --csv, --md, --html: only one of them can be - (stdout)")
     for name, path in targets.items():
         if not path.strip() or Path(path).is_dir():
             raise UsageError(f"--{name} {path!r}: expected a file, or - for stdout")
@@ -79,7 +81,6 @@ def command(
     from qwd.report.entry import report
     from qwd.report.figures import ModelReport, Report
     from qwd.report.render.json import render as render_json
-    from qwd.report.render.markdown import render as render_markdown
     from qwd.report.render.text import render as render_text
     from qwd.train.run import REPORT, is_run
 
@@ -106,7 +107,8 @@ def command(
         on_model=keep,
     )
     for name, path in targets.items():
-        text = render_markdown(made, top=read_top) if name == "md" else RENDERERS.get(name)(made)
+        pages = {"top": read_top} if name in ("md", "html") else {}
+        text = RENDERERS.get(name)(made, **pages)
         if path == "-":
             click.echo(text, nl=not text.endswith("\n"))
         else:

@@ -42,7 +42,7 @@ class Backend(Protocol):
     ) -> QuantizedNetwork:
         """Quantize a copy of ``network``: float32, on the CPU, deployed (BatchNorm folded).
 
-        ``calibration`` holds batches of normalised training images. Raises NotQuantizableError where
-        the network or the scheme is beyond this backend.
+        ``calibration`` holds batches of normalised training images. Raises NotQuantizableError
+        where the network or the scheme is beyond this backend.
         """
         ...

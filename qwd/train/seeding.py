@@ -32,6 +32,7 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[None]:
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
         random.getstate(),
         np.random.get_state(),  # noqa: NPY002
     )
@@ -41,11 +42,14 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         try:
             torch.use_deterministic_algorithms(True, warn_only=True)
+            # A net for kernels that read memory before writing it; torch's own do not.
+            torch.utils.deterministic.fill_uninitialized_memory = False
             if threads is not None:
                 torch.set_num_threads(threads)
             yield
         finally:
             torch.set_num_threads(before[0])
             torch.use_deterministic_algorithms(before[1], warn_only=before[2])
-            random.setstate(before[3])
-            np.random.set_state(before[4])  # noqa: NPY002
+            torch.utils.deterministic.fill_uninitialized_memory = before[3]
+            random.setstate(before[4])
+            np.random.set_state(before[5])  # noqa: NPY002
