@@ -63,8 +63,7 @@ class TorchAO:
                 f"this build of torch has none of the engines {', '.join(ENGINES)}"
             )
         notes: list[str] = []
-        with running_on(engine), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with running_on(engine):
             if scheme == AO_DEFAULT:
                 mapping = get_default_qconfig_mapping(engine)
                 activation_bits = 7 if _reduces_range(mapping) else 8
@@ -132,11 +131,13 @@ def qconfig(scheme: Scheme, *, reduce_range: bool = False) -> QConfig:
 
 @contextlib.contextmanager
 def running_on(engine: str) -> Iterator[None]:
-    """Select a quantized engine inside."""
+    """Select a quantized engine inside, and keep quiet about the deprecation of all of it."""
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = engine
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         torch.backends.quantized.engine = before
 

@@ -85,7 +85,9 @@ def parse_scheme(text: str) -> Scheme:
 
 
 def expand(schemes: Iterable[Scheme], bits: Sequence[int]) -> tuple[Scheme, ...]:
-    """Schemes of weights alone at each width, the others as they are; in order, each once.
+    """Schemes of weights alone at each width; in order, each once.
+
+    A scheme with activations, or whose name already states a width other than 8, stays as it is.
 
     Raises UsageError for a width outside 2 to 8.
     """
@@ -94,7 +96,7 @@ def expand(schemes: Iterable[Scheme], bits: Sequence[int]) -> tuple[Scheme, ...]
             raise UsageError(f"--bits {width}: weights take {BITS[0]} to {BITS[-1]} bits")
     wanted: dict[Scheme, None] = {}
     for scheme in schemes:
-        if scheme.activation_bits is None:
+        if scheme.activation_bits is None and scheme.weight_bits == 8:
             wanted |= {replace(scheme, weight_bits=width): None for width in bits}
         else:
             wanted[scheme] = None

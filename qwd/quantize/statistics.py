@@ -7,6 +7,7 @@ float64 might not fit the memory. Moments are taken about the median first: w - 
 where the mean is large against the spread, and zero, not rounding noise, where all w are equal.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qwd.quantize.arithmetic import arithmetic_dtype, grid
+from qwd.quantize.arithmetic import Grid, arithmetic_dtype, grid
 from qwd.quantize.figures import WeightFigures
 from qwd.quantize.folding import weight_names
 from qwd.quantize.outliers import Statistics
@@ -65,11 +66,12 @@ def weight_figures(w: Tensor) -> WeightFigures:
 
     a, b = float(ordered[0]) + 0.0, float(ordered[-1]) + 0.0  # + 0.0 makes -0.0 the number 0
     ends = torch.tensor([a, b], dtype=torch.float64)
-    scale = float(grid(*ends, kind="minmax").scale)
+    lattice = grid(*ends, kind="minmax")
+    scale = float(lattice.scale)
     mean, second, fourth = _moments(ordered)
     std = math.sqrt(second)
     of = Statistics(mean=mean, std=std, mad=_mad(ordered), **_quartiles(ordered))
-    per_code, signal, error = _rounding(ordered, a, scale)
+    per_code, signal, error = _rounding(ordered, lattice)
     ratio = (b - a) / std if std else None
 
     def in_weights(figure: float) -> float | None:
@@ -202,21 +204,30 @@ def _mad(ordered: Array) -> float:
     return smallest((n + 1) // 2) / 2 + smallest(n // 2 + 1) / 2
 
 
-def _rounding(ordered: Array, a: float, scale: float) -> tuple[NDArray[np.int64], float, float]:
-    """How many elements each used code stands for; sum of w^2 and of (w' - w)^2.
-
-    `qwd.quantize.arithmetic.quantize` by `minmax` once more, in NumPy: torch would start threads
-    for a chunk, which wait for each other longer than they compute.
-    """
-    counts = np.zeros(256, dtype=np.int64)
+def _rounding(ordered: Array, lattice: Grid) -> tuple[NDArray[np.int64], float, float]:
+    """How many elements each used code stands for; sum of w^2 and of (w' - w)^2."""
+    counts = np.zeros(2**lattice.bits, dtype=np.int64)
     signal = error = 0.0
-    for w in _chunks(ordered):
-        codes = np.rint((w - a) / (scale or 1.0)).clip(0, 255)
-        counts += np.bincount(codes.astype(np.intp), minlength=256)
-        lost = a + codes * scale - w
-        signal += float(np.square(w).sum())
-        error += float(np.square(lost).sum())
+    with _one_thread():
+        for chunk in _chunks(ordered):
+            w = torch.from_numpy(chunk)
+            codes = lattice.codes(w)
+            counts += np.bincount(codes.numpy(), minlength=counts.size)
+            lost = (lattice.values(codes) - w).numpy()
+            signal += float(np.square(chunk).sum())
+            error += float(np.square(lost).sum())
     return counts[counts > 0], signal, error
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    # torch.round starts threads for a chunk, which wait for each other longer than they compute.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _outliers(ordered: Array, of: Statistics) -> dict[str, int | None]:

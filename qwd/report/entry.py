@@ -1,5 +1,6 @@
 """`qwd.report`: the way in from Python."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,9 +84,9 @@ def _in_memory(model: nn.Module, data: Any, given: Mapping[str, Any]) -> Subject
         loaded = load_pair(*data)
     else:
         raise UsageError(f"data {type(data).__name__}: expected a name, (train, test) or Data")
-    return Subject(
-        name=type(model).__name__, model=model.eval(), state=model.state_dict(), data=loaded
-    )
+    name = type(model).__name__
+    model = copy.deepcopy(model).eval()  # the caller's stays as it is, where it is
+    return Subject(name=name, model=model, state=model.state_dict(), data=loaded)
 
 
 def _distinct(models: list[ModelReport]) -> list[ModelReport]:

@@ -4,9 +4,13 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+
+# Its one attribute is installed at run time, unseen by type checkers.
+deterministic: Any = torch.utils.deterministic
 
 INITIALIZATION = -1
 """The epoch number under which the model is initialized."""
@@ -32,7 +36,7 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[None]:
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
+        deterministic.fill_uninitialized_memory,
         random.getstate(),
         np.random.get_state(),  # noqa: NPY002
     )
@@ -43,13 +47,13 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[None]:
         try:
             torch.use_deterministic_algorithms(True, warn_only=True)
             # A net for kernels that read memory before writing it; torch's own do not.
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            deterministic.fill_uninitialized_memory = False
             if threads is not None:
                 torch.set_num_threads(threads)
             yield
         finally:
             torch.set_num_threads(before[0])
             torch.use_deterministic_algorithms(before[1], warn_only=before[2])
-            torch.utils.deterministic.fill_uninitialized_memory = before[3]
+            deterministic.fill_uninitialized_memory = before[3]
             random.setstate(before[4])
             np.random.set_state(before[5])  # noqa: NPY002

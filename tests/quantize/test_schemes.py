@@ -105,7 +105,8 @@ def test_expand():
         "ao-static",
     ]
     twice = [parse_scheme("minmax-tensor-w6"), parse_scheme("minmax-tensor"), AO_STATIC, AO_STATIC]
-    assert names(twice, (4, 4, 8)) == ["minmax-tensor-w4", "minmax-tensor", "ao-static"]
+    stated = ["minmax-tensor-w6", "minmax-tensor-w4", "minmax-tensor", "ao-static"]
+    assert names(twice, (4, 4, 8)) == stated
     for bits in (1, 9):
         with pytest.raises(UsageError, match=f"--bits {bits}: weights take 2 to 8 bits"):
             expand(DEFAULT_SCHEMES, (8, bits))

@@ -1,0 +1,178 @@
+"""The training loop: reproducible, resumable, honest about divergence, and a good guest."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import Dataset
+
+import qwd
+from qwd.config import TrainConfig
+from qwd.errors import DivergedError, InputError, StorageError, UsageError
+from qwd.files import sole_user
+from qwd.train.data import Data, load, load_pair
+from qwd.train.session import Session, Watcher, train
+
+SHORT = TrainConfig(epochs=4, batch_size=64, threads=1)
+
+
+class StoppedError(Exception):
+    """As a signal would stop a run."""
+
+
+class StopAfter(Watcher):
+    """Interrupts in the middle of an epoch, as a signal would."""
+
+    def __init__(self, epoch: int):
+        self.epoch = epoch
+
+    def stepped(self, epoch: int, step: int, steps: int) -> None:
+        if (epoch, step) == (self.epoch, 2):
+            raise StoppedError
+
+
+class Noisy(Dataset):
+    """A user's data set whose transform draws from every global generator."""
+
+    def __init__(self, n: int):
+        self.labels = [i % 3 for i in range(n)]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        noise = torch.randn(1, 8, 8) * random.random() + float(np.random.rand())  # noqa: NPY002
+        return noise + self.labels[i], self.labels[i]
+
+
+def noisy() -> Data:
+    return load_pair(Noisy(90), Noisy(30))
+
+
+def with_dropout(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.Dropout(0.3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * (image_size - 2) ** 2, num_classes),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "data"),
+    [
+        ({}, None),
+        ({"optimizer": "adamw", "augment": "crop-flip", "warmup": 1, "amp": True}, None),
+        ({"model": f"{__name__}:with_dropout", "lr_schedule": "step", "batch_size": 16}, noisy),
+    ],
+)
+def test_resumed_equals_uninterrupted_bitwise(tmp_path: Path, changes: dict, data) -> None:
+    config = replace(SHORT, **changes)
+    whole = train(config, out=tmp_path / "whole", data=data() if data else None)
+    with pytest.raises(StoppedError):
+        train(config, out=tmp_path / "cut", data=data() if data else None, watcher=StopAfter(3))
+    torch.rand(7)  # the generators are elsewhere by now
+    resumed = train(config, out=tmp_path / "cut", resume=True, data=data() if data else None)
+    ours, theirs = (load_file(r.path / "model.safetensors") for r in (whole, resumed))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+    def without_seconds(run) -> list[dict]:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in run.metrics]
+
+    assert without_seconds(whole) == without_seconds(resumed)
+
+
+def test_decays_of_one_seed_share_initialization_and_batches() -> None:
+    data = load("digits")
+    sessions = [Session(replace(SHORT, wd=wd), data, torch.device("cpu")) for wd in (0.0, 0.1)]
+    first, second = (s.model.state_dict() for s in sessions)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = Session(replace(SHORT, seed=1), data, torch.device("cpu")).model.state_dict()
+    assert not torch.equal(first["0.weight"], other["0.weight"])
+
+
+def test_decay_reaches_the_weights_and_not_the_excluded(tmp_path: Path) -> None:
+    """A rate of almost nothing: what is left is the decay alone, 1 - lr * wd a step."""
+    config = replace(SHORT, epochs=1, lr=1e-6, momentum=0.0, lr_schedule="constant", wd=1e4)
+    run = train(config, out=tmp_path / "run")
+    start = Session(config, load("digits"), torch.device("cpu")).model.state_dict()
+    end = load_file(run.path / "model.safetensors")
+    steps = 1257 // 64
+    shrunk = (1 - 1e-6 * 1e4) ** steps
+    torch.testing.assert_close(end["0.weight"], start["0.weight"] * shrunk, rtol=1e-2, atol=1e-4)
+    torch.testing.assert_close(end["1.weight"], start["1.weight"], rtol=1e-3, atol=1e-4)
+
+
+def test_the_test_split_is_not_touched_by_training(tmp_path: Path, monkeypatch) -> None:
+    data = load("digits")
+    monkeypatch.setattr(type(data.test), "sha256", None)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("training read the test split")
+
+    broken = replace(data, test=type("Refusing", (), {"batches": refuse, "__len__": refuse})())
+    train(replace(SHORT, epochs=1), out=tmp_path / "run", data=broken)
+
+
+def test_divergence_keeps_the_last_good_state(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="try a lower --lr than 1e\\+12"):
+        train(replace(SHORT, model="mlp", lr=1e12), out=tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_folder_in_use_or_taken_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "config.yaml").write_text(SHORT.to_yaml())
+    with sole_user(tmp_path / "held"), pytest.raises(StorageError, match="in use"):
+        train(SHORT, out=tmp_path / "held", resume=True)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists: continue it with --resume"):
+        train(SHORT, out=tmp_path / "run")
+    with pytest.raises(UsageError, match="is no run folder"):
+        train(SHORT, out=tmp_path / "absent", resume=True)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        train(SHORT, out=tmp_path / "cut", watcher=StopAfter(2))
+    (tmp_path / "cut" / "config.yaml").write_text(replace(SHORT, model="mlp").to_yaml())
+    with pytest.raises(InputError, match="does not fit this run"):
+        train(replace(SHORT, model="mlp"), out=tmp_path / "cut", resume=True)
+    (tmp_path / "cut" / "checkpoint.pt").write_bytes(b"garbage")
+    with pytest.raises(InputError, match=r"cannot read .*checkpoint.pt safely"):
+        train(replace(SHORT, model="mlp"), out=tmp_path / "cut", resume=True)
+
+
+def test_the_callers_random_numbers_and_threads_are_his_own(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+
+    def draw() -> tuple:
+        return torch.rand(1).item(), random.random(), float(np.random.rand())  # noqa: NPY002
+
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    expected = draw()
+    torch.set_rng_state(before[0])
+    random.setstate(before[1])
+    np.random.set_state(before[2])  # noqa: NPY002
+    train(replace(SHORT, epochs=1, threads=2), out=tmp_path / "run")
+    assert draw() == expected
+    assert torch.get_num_threads() == 1
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_from_python(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = qwd.train(qwd.TrainConfig(epochs=1, wd=1e-3))  # type: ignore[operator]
+    assert str(run).startswith("runs/small_cnn-digits-wd1e-3-s0: epoch 1, ")
+    assert not run.model().training
