@@ -11,11 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qwd import decay, quantize, report, train
+    from qwd import decay
     from qwd.config import TrainConfig
     from qwd.report.compare import compare_files as compare
+    from qwd.report.entry import report
+    from qwd.train.session import train
 
-__all__ = ["TrainConfig", "compare", "decay", "quantize", "report", "train"]
+__all__ = ["TrainConfig", "compare", "decay", "report", "train"]
 
 _ATTRIBUTES = {
     "TrainConfig": ("qwd.config", "TrainConfig"),

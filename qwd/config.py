@@ -17,6 +17,9 @@ from qwd.registry import DATASETS, FORMS, MODELS, OPTIMIZERS, SCHEDULES, suggest
 # Variables that are no settings of a run, read where they are used.
 OTHER_VARIABLES = {"QWD_CACHE_DIR"}
 
+MACHINE_SETTINGS = ("data_dir", "download", "device", "threads")
+"""What is the machine's affair, not the run's: where data lie, and what computes."""
+
 
 def setting(default: Any, parse: parsing.Parser, help: str, *, shared: bool = False) -> Any:
     """A field with its parser and its line of help; ``shared`` ones are options of reports too."""
@@ -111,9 +114,7 @@ class TrainConfig:
     epochs: int = setting(
         60, parsing.integer(least=1, most=100_000), "passes over the training data"
     )
-    batch_size: int = setting(
-        32, parsing.integer(least=1, most=65_536), "images per step", shared=False
-    )
+    batch_size: int = setting(32, parsing.integer(least=1, most=65_536), "images per step")
     seed: int = setting(
         0, parsing.integer(least=0), "seed of initialization, data order and augmentation"
     )
@@ -175,6 +176,15 @@ def read(field: dataclasses.Field[Any], raw: Any) -> Any:
     return checked(option_name(field.name), field.metadata["parse"], raw)
 
 
+def read_all(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked values of some settings by name; UsageError as `read`, or for unknown names."""
+    known = {f.name: f for f in fields()}
+    for name in raw:
+        if name not in known:
+            raise UsageError(f"unknown setting {name!r}: {suggestion(str(name), known)}")
+    return {name: read(known[name], value) for name, value in raw.items()}
+
+
 def checked(option: str, parse: parsing.Parser, raw: Any) -> Any:
     """``parse(raw)``, or a UsageError that names the option, the value and what would be right."""
     try:
@@ -193,15 +203,9 @@ def from_layers(
     Absent options are left out or None. An unknown key in any layer is a UsageError with the
     nearest valid name.
     """
-    known = {f.name: f for f in fields()}
-    layers = [dict(file or {}), environment_settings(environment), dict(options)]
     values: dict[str, Any] = {}
-    for layer in layers:
-        for key, raw in layer.items():
-            if key not in known:
-                raise UsageError(f"unknown setting {key!r}: {suggestion(str(key), known)}")
-            if raw is not None:
-                values[key] = read(known[key], raw)
+    for layer in (dict(file or {}), environment_settings(environment), dict(options)):
+        values |= read_all({name: raw for name, raw in layer.items() if raw is not None})
     return TrainConfig(**values)
 
 

@@ -17,9 +17,12 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     Raises StorageError when the place is not writable or the disk is full; ``path`` keeps its
     former content then.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # the file itself, not a link to it
     temporary: Path | None = None
     try:
+        if path.exists() and not path.is_file():
+            write(path)  # a pipe or a device, which nothing may replace
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)

@@ -58,3 +58,13 @@ def test_a_folder_in_use_by_another_process(tmp_path: Path) -> None:
 def test_an_error_inside_is_not_taken_for_one_of_the_folder(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="own"), sole_user(tmp_path):
         raise OSError("own")
+
+
+def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+    write_text("/dev/null", "text")
+    assert Path("/dev/null").is_char_device()

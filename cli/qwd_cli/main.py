@@ -68,6 +68,9 @@ def main(args: list[str] | None = None) -> NoReturn:
         # Deprecations that C++ code prints around Python's warning filters.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "SIGPIPE"):
+        # A reader that leaves (`| head`) ends the command as it ends any other.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         code = cli.main(args, prog_name="qwd", standalone_mode=False)
         sys.stdout.flush()
@@ -80,14 +83,11 @@ def main(args: list[str] | None = None) -> NoReturn:
         code = _fail(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
         code = _fail("interrupted", INTERRUPTED, debug=False)
-    except BrokenPipeError:
-        # The reader of a pipe (`| head`) has seen enough; Python must not flush into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except QwdError as error:
         code = _fail(str(error), error.exit_code, debug)
     except OSError as error:
-        code = _fail(f"{error.strerror or error}: {error.filename}", StorageError.exit_code, debug)
+        where = f": {error.filename}" if error.filename else ""
+        code = _fail(f"{error.strerror or error}{where}", StorageError.exit_code, debug)
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         code = _fail(f"a fault of qwd itself, {what} (--debug shows where)", FAULT, debug)

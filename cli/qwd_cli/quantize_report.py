@@ -1,6 +1,8 @@
 """`qwd quantize-report`."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,20 @@ from qwd import config as settings
 from qwd import parsing
 from qwd.errors import InputError, QwdError, UsageError
 from qwd.files import write_text
+from qwd.registry import RENDERERS
+from qwd.train.layout import REPORT, RUNS, is_finished, is_run
 from qwd_cli.options import given, setting_options
 
-RUNS = Path("runs")
-MACHINE_SETTINGS = ("data_dir", "download", "device", "threads")
-"""What ``QWD_*`` variables decide for a report; what a run is, its own folder says."""
+PAGES = ("md", "html")
+"""Renderers for readers, which take the number of tensors to show."""
+
+
+def renderer_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: an option per registered renderer, ``--json PATH`` and so on."""
+    for name in reversed(RENDERERS.names()):
+        help_text = f"write the report as {name}; - for stdout"
+        function = click.option(f"--{name}", name, metavar="PATH", help=help_text)(function)
+    return function
 
 
 @click.command("quantize-report")
@@ -26,10 +37,7 @@ MACHINE_SETTINGS = ("data_dir", "download", "device", "threads")
 @click.option("--calibration-n", metavar="N", default="512", help="calibration images  [512]")
 @click.option("--key", metavar="NAME", help="which state dict of a file that holds several")
 @click.option("--top", metavar="N", help="tensors shown per model; 0: all  [10]")
-@click.option("--json", "json_path", metavar="PATH", help="write JSON; - for stdout")
-@click.option("--csv", "csv_path", metavar="PATH", help="write a row per tensor; - for stdout")
-@click.option("--md", "md_path", metavar="PATH", help="write Markdown; - for stdout")
-@click.option("--html", "html_path", metavar="PATH", help="write an HTML page; - for stdout")
+@renderer_options
 @setting_options(shared_only=True)
 def command(
     paths: tuple[str, ...],
@@ -38,10 +46,6 @@ def command(
     calibration_n: str,
     key: str | None,
     top: str | None,
-    json_path: str | None,
-    csv_path: str | None,
-    md_path: str | None,
-    html_path: str | None,
     **options: Any,
 ) -> None:
     """Quantize to 8 bits with scale = (b-a)/255 and report.
@@ -56,76 +60,71 @@ def command(
     read_n = settings.checked("--calibration-n", parsing.integer(least=1), calibration_n)
     read_top = settings.checked("--top", parsing.optional(parsing.integer(least=0)), top)
     expand([parse_scheme(name) for name in schemes], read_bits)
-    known = {field.name: field for field in settings.fields()}
-    layers = {
-        **{
-            name: value
-            for name, value in settings.environment_settings(os.environ).items()
-            if name in MACHINE_SETTINGS
-        },
-        **given(options),
-    }
-    read_settings = {name: settings.read(known[name], raw) for name, raw in layers.items()}
-    targets = {"json": json_path, "csv": csv_path, "md": md_path, "html": html_path}
-    targets = {name: path for name, path in targets.items() if path is not None}
-    if list(targets.values()).count("-") > 1:
-        raise UsageError("--json, --csv, --md, --html: only one of them can be - (stdout)")
-    for name, path in targets.items():
-        if not path.strip() or Path(path).is_dir():
-            raise UsageError(f"--{name} {path!r}: expected a file, or - for stdout")
+    targets = _targets({name: options.pop(name) for name in RENDERERS.names()})
+    # What a run is, its own folder says; variables decide where and on what it is evaluated.
+    variables = settings.environment_settings(os.environ)
+    machine = {name: variables[name] for name in settings.MACHINE_SETTINGS if name in variables}
+    chosen = settings.read_all({**machine, **given(options)})
     found = [Path(path) for path in paths] or _runs()
 
     import torch
 
-    from qwd.registry import RENDERERS
     from qwd.report.entry import report
-    from qwd.report.figures import ModelReport, Report
-    from qwd.report.render.json import render as render_json
-    from qwd.report.render.text import render as render_text
-    from qwd.train.run import REPORT, is_run
+    from qwd.report.render.text import render
 
-    if read_settings.get("threads"):
-        torch.set_num_threads(read_settings["threads"])
-
-    def keep(model: ModelReport) -> None:
-        click.echo(f"reported {model.path}", err=True)
-        if model.path is not None and is_run(Path(model.path)):
-            text = render_json(Report(models=(model,)))
-            try:
-                write_text(Path(model.path) / REPORT, text)
-            except QwdError as error:
-                click.echo(f"qwd: note: {error}", err=True)
-
+    if chosen.get("threads"):
+        torch.set_num_threads(chosen["threads"])
     made = report(
         found,
         schemes=schemes or None,
         bits=read_bits,
         calibration_n=read_n,
-        device=read_settings.get("device", "auto"),
+        device=chosen.get("device", "auto"),
         key=key,
-        given={n: v for n, v in read_settings.items() if n not in ("device", "threads")},
-        on_model=keep,
+        given=chosen,
+        on_model=_keep,
     )
     for name, path in targets.items():
-        pages = {"top": read_top} if name in ("md", "html") else {}
-        text = RENDERERS.get(name)(made, **pages)
+        text = RENDERERS.get(name)(made, **({"top": read_top} if name in PAGES else {}))
         if path == "-":
-            click.echo(text, nl=not text.endswith("\n"))
+            click.echo(text, nl=False)
         else:
             write_text(path, text)
     if "-" not in targets.values():
-        click.echo(render_text(made, top=read_top), nl=False)
+        click.echo(render(made, top=read_top, colour=sys.stdout.isatty()), nl=False)
+
+
+def _targets(typed: dict[str, str | None]) -> dict[str, str]:
+    targets = {name: path for name, path in typed.items() if path is not None}
+    if list(targets.values()).count("-") > 1:
+        outputs = ", ".join(f"--{name}" for name in typed)
+        raise UsageError(f"{outputs}: only one of them can be - (stdout)")
+    for name, path in targets.items():
+        if not path.strip() or Path(path).is_dir():
+            raise UsageError(f"--{name} {path!r}: expected a file, or - for stdout")
+    return targets
+
+
+def _keep(model: Any) -> None:
+    """Write a run's report to its folder; where that is not possible, say so and go on."""
+    from qwd.report.figures import Report
+
+    click.echo(f"reported {model.path}", err=True)
+    if model.path is not None and is_run(Path(model.path)):
+        try:
+            write_text(Path(model.path) / REPORT, RENDERERS.get("json")(Report(models=(model,))))
+        except QwdError as error:
+            click.echo(f"qwd: note: {error}", err=True)
 
 
 def _runs() -> list[Path]:
     """Every finished run under runs/; unfinished ones are named on stderr."""
-    folders = sorted(p for p in RUNS.glob("*") if (p / "config.yaml").is_file())
-    finished = [p for p in folders if (p / "model.safetensors").is_file()]
+    folders = sorted(path for path in RUNS.glob("*") if is_run(path))
     for path in folders:
-        if path not in finished:
-            click.echo(
-                f"left out: {path} is unfinished (`qwd train --resume --out {path}`)", err=True
-            )
+        if not is_finished(path):
+            resume = f"qwd train --resume --out {path}"
+            click.echo(f"left out: {path} is unfinished (`{resume}`)", err=True)
+    finished = [path for path in folders if is_finished(path)]
     if not finished:
         raise InputError(f"no finished run under {RUNS}/: `qwd train --wd 1e-4` makes one")
     return finished

@@ -8,6 +8,7 @@ import click
 
 from qwd import config as settings
 from qwd.errors import UsageError
+from qwd.train import layout
 from qwd_cli.options import given, setting_options
 
 
@@ -27,8 +28,11 @@ def command(
     typed = given(options)
     if out is not None and not out.strip():
         raise UsageError("--out '': expected a folder")
-    if resume and out is not None:
-        config = _resumed(Path(out), config_file, typed)
+    if resume and config_file:
+        raise UsageError(f"--config {config_file}: with --resume the settings are the run's own")
+    stored = Path(out or "") / layout.CONFIG
+    if resume and out and stored.is_file():
+        config = settings.from_layers(typed, {}, settings.load_yaml(stored))
     else:
         file = settings.load_yaml(config_file) if config_file else {}
         config = settings.from_layers(typed, os.environ, file)
@@ -43,21 +47,3 @@ def command(
         run = train(config, out=out, resume=resume, watcher=progress)
     click.echo(f"next: qwd quantize-report {run.path}", err=True)
     click.echo(run.path)
-
-
-def _resumed(folder: Path, config_file: str | None, typed: dict[str, Any]) -> settings.TrainConfig:
-    """The run's own settings; options that contradict them are refused."""
-    if config_file:
-        raise UsageError(f"--config {config_file}: with --resume the settings are the run's own")
-    if not (folder / "config.yaml").is_file():
-        raise UsageError(f"--resume: {folder} is no run folder; leave --resume out to start one")
-    stored = settings.from_layers({}, {}, settings.load_yaml(folder / "config.yaml"))
-    for name, raw in typed.items():
-        field = next(f for f in settings.fields() if f.name == name)
-        value = settings.read(field, raw)
-        if value != getattr(stored, name):
-            raise UsageError(
-                f"{settings.option_name(name)} {raw!r}: the run in {folder} has "
-                f"{getattr(stored, name)!r}; resume it without this option, or choose another --out"
-            )
-    return stored

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from qwd.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Form:
@@ -61,8 +63,15 @@ def attach(optimizer: Optimizer, form: Form) -> RemovableHandle:
 
     Groups come from `qwd.decay.param_groups`; one without a ``decay`` entry is not decayed.
     Parameters without a gradient are left alone, as torch.optim does. ``l2`` adds to ``.grad`` in
-    place. Returns the hook's handle; ``handle.remove()`` ends the decay.
+    place. Returns the hook's handle; ``handle.remove()`` ends the decay. Raises UsageError where
+    the optimizer decays by itself, as AdamW does by default.
     """
+    own = [g["weight_decay"] for g in optimizer.param_groups if g.get("weight_decay")]
+    if own:
+        name = type(optimizer).__name__
+        raise UsageError(
+            f"{name} has a weight_decay of {own[0]:g} of its own: build it with weight_decay=0"
+        )
 
     def before_step(optimizer: Optimizer, args: object, kwargs: object) -> None:
         with torch.no_grad():

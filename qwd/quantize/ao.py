@@ -191,14 +191,13 @@ def _store_own_codes(converted: nn.Module, network: nn.Module, scheme: Scheme) -
             axis = stored.q_per_channel_axis()
         own = quantize(layer.weight, kind=scheme.kind, axis=axis)
         # The values lie on the grid, so that no rounding can take another code. A tensor of zeros
-        # has no scale; any positive one holds it.
-        scale = torch.where(own.scale > 0, own.scale, torch.finfo(torch.float32).tiny)
+        # has no scale; any positive one holds it. Below its normal numbers float32 has none.
+        values = own.values.float()
+        scale = own.scale.clamp(min=torch.finfo(torch.float32).tiny)
         if axis is None:
-            weight = torch.quantize_per_tensor(own.values, scale, own.zero_point, torch.qint8)
+            weight = torch.quantize_per_tensor(values, scale, own.zero_point, torch.qint8)
         else:
-            weight = torch.quantize_per_channel(
-                own.values, scale, own.zero_point, axis, torch.qint8
-            )
+            weight = torch.quantize_per_channel(values, scale, own.zero_point, axis, torch.qint8)
         packed.set_weight_bias(weight, packed.bias())
 
 

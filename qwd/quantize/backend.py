@@ -30,7 +30,7 @@ class QuantizedNetwork:
     observer: str | None
     quantized_ops: int
     left_float: tuple[str, ...]
-    """names of `LAYERS` that stayed in float"""
+    """names of layers, or of weights outside of them, that stayed in float"""
     warnings: tuple[str, ...] = ()
 
 

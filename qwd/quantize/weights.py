@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qwd.quantize.arithmetic import quantize
 from qwd.quantize.backend import LAYERS, QuantizedNetwork
+from qwd.quantize.folding import weight_names
 from qwd.quantize.schemes import Scheme
 
 HOLDERS = (*LAYERS, nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.RNNBase)
@@ -26,22 +27,26 @@ class WeightsOnly:
     ) -> QuantizedNetwork:
         """Replace every weight by w'; see `qwd.quantize.backend.Backend`."""
         network = copy.deepcopy(network)
-        quantized = 0
+        quantized: set[int] = set()
         with torch.no_grad():
             for weight, channel_axis in layer_weights(network):
                 axis = channel_axis if scheme.granularity == "channel" else None
                 weight.copy_(
                     quantize(weight, kind=scheme.kind, bits=scheme.weight_bits, axis=axis).values
                 )
-                quantized += 1
+                quantized.add(id(weight))
         return QuantizedNetwork(
             network=network,
             device=None,
             activation_bits=None,
             engine=None,
             observer="min and max of the weights",
-            quantized_ops=quantized,
-            left_float=(),
+            quantized_ops=len(quantized),
+            left_float=tuple(
+                name
+                for name in weight_names(network)
+                if id(network.get_parameter(name)) not in quantized
+            ),
         )
 
 

@@ -1,11 +1,13 @@
 """From a subject to its report: weights as stored and as deployed, accuracies in float and int8."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from qwd.errors import VerificationError
 from qwd.quantize.backend import NotQuantizableError
 from qwd.quantize.figures import WeightFigures
 from qwd.quantize.folding import Deployed, deploy, weight_names
@@ -27,6 +29,9 @@ from qwd.train.evaluation import accuracy, logits
 
 CALIBRATION_N = 512
 """Training images that the observers of activations see."""
+
+FOLDING_TOLERANCE = 1e-3
+"""largest difference of an output that rounding may make, relative to the largest output"""
 
 NO_ACCURACY = (
     "weight figures only: int8 sees the weights after BatchNorm folding, which needs the network; "
@@ -55,10 +60,12 @@ def build(subject: Subject, options: Options) -> ModelReport:
     folded: dict[str, WeightFigures] = {}
     deployed = None
     as_deployed: list[WeightFigures] | None = None
+    if subject.data is not None:
+        warnings += subject.data.notes
     if subject.model is None:
         warnings.append(NO_ACCURACY)
     else:
-        deployed = deploy(subject.model)
+        deployed = verified(deploy(subject.model), subject.model, subject.data)
         warnings += deployed.warnings
         folded = deployed_figures(deployed)
         if not deployed.warnings:
@@ -90,6 +97,24 @@ def build(subject: Subject, options: Options) -> ModelReport:
         ),
         warnings=tuple(warnings),
     )
+
+
+def verified(deployed: Deployed, model: nn.Module, data: Data | None) -> Deployed:
+    """``deployed`` where it computes what ``model`` does, else the model with a warning.
+
+    Compared on training images in float32: folding moves the outputs by rounding alone.
+    """
+    if data is None or not (deployed.folded or deployed.fused):
+        return deployed
+    (images,) = calibration_batches(data, 16)
+    with torch.no_grad():
+        expected, found = model(images), deployed.module(images)
+    tolerance = FOLDING_TOLERANCE * expected.abs().max()
+    # Outputs that are not finite are reported as such later.
+    if not finite(expected) or (found - expected).abs().max() <= tolerance:
+        return deployed
+    warning = "folding BatchNorm would change the outputs, so the weights are reported as stored"
+    return Deployed(copy.deepcopy(model).eval(), {}, {}, (warning,))
 
 
 def deployed_figures(deployed: Deployed) -> dict[str, WeightFigures]:
@@ -125,6 +150,11 @@ def quantized_accuracies(
         if not finite(outputs):
             warnings.append(f"{scheme.name}: no accuracy, the quantized outputs are not finite")
             continue
+        if not made.quantized_ops:
+            raise VerificationError(
+                f"{scheme.name}: nothing was quantized; the network has none of the layers that "
+                f"the backend {scheme.backend!r} knows"
+            )
         warnings += made.warnings
         results[scheme.name] = SchemeResult(
             scheme=scheme.kind,

@@ -1,47 +1,75 @@
 """Several models side by side: seeds gathered into groups, and what their figures say in words."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from qwd.config import short
+from qwd.config import MACHINE_SETTINGS, short
 from qwd.report.figures import Comparison, Group, ModelReport, Spread, Summary
 from qwd.report.reading import readings
 
-# Settings that change the machine's work, not what is trained.
-IMMATERIAL = ("seed", "device", "threads", "data_dir", "download")
+DECAY_SETTINGS = ("wd", "form", "no_decay", "decay_bias", "decay_norm")
+"""What may differ between groups that are read against each other."""
+
+Key = tuple[tuple[str, str], ...]
 
 
 def compare_models(models: Sequence[ModelReport]) -> Comparison | None:
-    """Group models that differ in nothing but the seed; None for a single model."""
+    """Group models that differ in nothing but the seed; None for a single model.
+
+    Groups stand in order of their dose, the least first, and are read against the first of those
+    that differ from them in their decay alone and were measured on the same images.
+    """
     if len(models) < 2:
         return None
-    members: dict[Any, list[ModelReport]] = {}
+    members: dict[Key, list[ModelReport]] = {}
     for model in models:
-        members.setdefault(_setting_key(model), []).append(model)
+        members.setdefault(_settings(model), []).append(model)
     labels = _labels(list(members))
-    groups = [
+    pairs = [
         (_group(label, found), found) for label, found in zip(labels, members.values(), strict=True)
     ]
-    groups.sort(key=lambda pair: (pair[0].wd is None, pair[0].wd or 0.0))
-    return Comparison(groups=tuple(g for g, _ in groups), readings=tuple(readings(groups)))
+    pairs.sort(key=lambda pair: _amount(pair[0]))
+    comparable: dict[Key, list[tuple[Group, list[ModelReport]]]] = {}
+    for group, found in pairs:
+        comparable.setdefault(_setting_but_decay(found[0]), []).append((group, found))
+    sentences = [s for together in comparable.values() for s in readings(together)]
+    return Comparison(groups=tuple(group for group, _ in pairs), readings=tuple(sentences))
 
 
-def _setting_key(model: ModelReport) -> tuple[tuple[str, str], ...]:
+def _amount(group: Group) -> tuple[float, float]:
+    """How much decay: by dose, or where there is none by coefficient; checkpoints last."""
+    unknown = math.inf
+    return (
+        unknown if group.dose is None else group.dose,
+        unknown if group.wd is None else group.wd,
+    )
+
+
+def _settings(model: ModelReport) -> Key:
     """What a run was trained with, seed aside; a checkpoint without settings stands alone."""
     if model.config is None:
         return (("name", model.name), ("path", str(model.path)))
-    return tuple((k, str(v)) for k, v in model.config.items() if k not in IMMATERIAL)
+    immaterial = ("seed", *MACHINE_SETTINGS)
+    return tuple((k, str(v)) for k, v in model.config.items() if k not in immaterial)
 
 
-def _labels(keys: list[tuple[tuple[str, str], ...]]) -> list[str]:
-    """A name per group from the settings in which the groups differ."""
-    names = {name for key in keys for name, _ in key}
-    differing = {n for n in names if len({dict(key).get(n) for key in keys}) > 1}
+def _setting_but_decay(model: ModelReport) -> Key:
+    digest = model.data.sha256 if model.data else ""
+    if model.config is None:
+        return (("data", digest),)
+    rest = [(k, v) for k, v in _settings(model) if k not in DECAY_SETTINGS]
+    return (*rest, ("digest", digest))
 
-    def label(key: tuple[tuple[str, str], ...]) -> str:
+
+def _labels(keys: list[Key]) -> list[str]:
+    """A name per group from the settings in which the runs among them differ."""
+    runs = [dict(key) for key in keys if "name" not in dict(key)]
+    differing = {n for run in runs for n in run if len({r.get(n) for r in runs}) > 1}
+
+    def label(key: Key) -> str:
         entries = dict(key)
         if "name" in entries:
             return entries["name"]

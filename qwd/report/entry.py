@@ -8,14 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from qwd import config as settings
 from qwd.errors import UsageError
 from qwd.quantize.schemes import DEFAULT_SCHEMES, expand, parse_scheme
 from qwd.report.build import CALIBRATION_N, Options, build
 from qwd.report.comparison import compare_models
 from qwd.report.figures import ModelReport, Report
 from qwd.report.subject import Subject, Subjects
-from qwd.train.data import Data, load, load_pair
+from qwd.train.data import Data, load_pair
 from qwd.train.devices import device_called
 
 Source = nn.Module | str | Path
@@ -57,11 +56,11 @@ def report(
     given = dict(given or {})
     if isinstance(data, str):
         given["data"] = data
-    subjects = Subjects(given, key)
+    subjects = Subjects(given, key, _loaded(data))
     models = []
     for source in sources:
         if isinstance(source, nn.Module):
-            subject = _in_memory(source, data, given)
+            subject = _in_memory(source, subjects)
         else:
             subject = subjects.open(Path(source))
         model = build(subject, options)
@@ -71,22 +70,19 @@ def report(
     return Report(models=tuple(models), comparison=compare_models(models))
 
 
-def _in_memory(model: nn.Module, data: Any, given: Mapping[str, Any]) -> Subject:
-    loaded: Data | None
-    if isinstance(data, str):
-        known = {f.name: f for f in settings.fields()}
-        wanted = ("data_dir", "download", "mean", "std", "image_size")
-        read = {n: settings.read(known[n], given[n]) for n in wanted if n in given}
-        loaded = load(data, **read)
-    elif isinstance(data, Data) or data is None:
-        loaded = data
-    elif isinstance(data, tuple) and len(data) == 2:
-        loaded = load_pair(*data)
-    else:
-        raise UsageError(f"data {type(data).__name__}: expected a name, (train, test) or Data")
+def _loaded(data: Any) -> Data | None:
+    """Data that were handed over; None for a name, or for none at all."""
+    if data is None or isinstance(data, str | Data):
+        return data if isinstance(data, Data) else None
+    if isinstance(data, tuple) and len(data) == 2:
+        return load_pair(*data)
+    raise UsageError(f"data {type(data).__name__}: expected a name, (train, test) or Data")
+
+
+def _in_memory(model: nn.Module, subjects: Subjects) -> Subject:
     name = type(model).__name__
     model = copy.deepcopy(model).eval()  # the caller's stays as it is, where it is
-    return Subject(name=name, model=model, state=model.state_dict(), data=loaded)
+    return Subject(name=name, model=model, state=model.state_dict(), data=subjects.data_in_memory())
 
 
 def _distinct(models: list[ModelReport]) -> list[ModelReport]:

@@ -41,7 +41,7 @@ class SchemeResult:
     observer: str | None
     quantized_ops: int
     left_float: tuple[str, ...]
-    """convolutions and linear layers that stayed in float"""
+    """convolutions and linear layers, or other weights, that stayed in float"""
     accuracy: float
     drop_pp: float
     """100 (float accuracy - accuracy)"""

@@ -14,8 +14,8 @@ from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 from qwd.errors import InputError
 from qwd.report.figures import SCHEMA_VERSION, Report
 from qwd.report.printable import printable
+from qwd.train.layout import REPORT
 
-FILE = "report.json"
 DEEPEST = 64
 """levels of nesting; only the free-form `config` can have more than a few"""
 
@@ -27,7 +27,7 @@ def load_report(path: str | Path) -> Report:
     schema version, against the schema, or holds a number that is not finite.
     """
     path = Path(path)
-    file = path / FILE if path.is_dir() else path
+    file = path / REPORT if path.is_dir() else path
     shown = printable(str(file))
     try:
         value = parse(file.read_bytes())

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from qwd import config as settings
 from qwd.checkpoints import read_weights
 from qwd.config import TrainConfig
-from qwd.errors import InputError, UsageError
+from qwd.errors import UsageError
 from qwd.quantize.folding import weight_names
 from qwd.train.data import Data
+from qwd.train.layout import WEIGHTS
+from qwd.train.models import channels_needed
 from qwd.train.planning import planned_dose
 from qwd.train.prepare import data_for, trained_model
-from qwd.train.run import WEIGHTS, is_run, read_run
+from qwd.train.run import read_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,43 +42,52 @@ class Subject:
 class Subjects:
     """Opens paths as subjects; a data set that several of them share is loaded once."""
 
-    def __init__(self, given: Mapping[str, Any], key: str | None = None):
-        """``given`` holds the settings the user gave (`--model`, `--data`, `--device`, ...)."""
-        self.given = dict(given)
+    def __init__(self, given: Mapping[str, Any], key: str | None = None, data: Data | None = None):
+        """``given``: settings that replace a run's own, or name a checkpoint's model and data.
+
+        ``key`` names the state dict where a file has several; ``data`` replaces every subject's.
+        """
+        self.given = settings.read_all(given)
         self.key = key
+        self.data = data
         self._loaded: dict[Any, Data] = {}
 
     def open(self, path: Path) -> Subject:
         """The subject at ``path``; InputError where there is none that can be read."""
-        if path.is_dir():
-            return self._run(path)
-        return self._checkpoint(path)
+        return self._run(path) if path.is_dir() else self._checkpoint(path)
+
+    def data_in_memory(self) -> Data | None:
+        """The data for networks in memory: those given, None where none are."""
+        named = self.data is not None or "data" in self.given
+        return self._data(TrainConfig(**self.given)) if named else None
 
     def _run(self, path: Path) -> Subject:
-        if not is_run(path):
-            raise InputError(f"{path} is no run folder: it has no config.yaml")
-        config = self._with_given(read_run(path).config)
+        trained = read_run(path).config
+        config = self._with_given(trained)
         data = self._data(config)
         model = trained_model(config, data, path / WEIGHTS)
+        own_data = self.data is None and config.data == trained.data
         return Subject(
             name=path.resolve().name,
             path=str(path),
-            config=config,
-            dose=planned_dose(config, len(data.train)),
+            config=trained,
+            # The dose follows from the number of images that the run was trained on.
+            dose=planned_dose(trained, len(data.train)) if own_data else None,
             model=model,
             state=model.state_dict(),
             data=data,
         )
 
     def _checkpoint(self, path: Path) -> Subject:
-        if ("model" in self.given) != ("data" in self.given):
+        named = self.data is not None or "data" in self.given
+        if ("model" in self.given) != named:
             raise UsageError(
                 "--model and --data go together: a checkpoint's accuracy needs the network and "
                 "the images"
             )
-        if "model" not in self.given:
+        if not named:
             return Subject(name=path.name, path=str(path), state=read_weights(path, self.key))
-        config = settings.from_layers(self.given, {})
+        config = TrainConfig(**self.given)
         data = self._data(config)
         model = trained_model(config, data, path, self.key)
         return Subject(
@@ -84,12 +95,17 @@ class Subjects:
         )
 
     def _with_given(self, config: TrainConfig) -> TrainConfig:
-        known = {f.name: f for f in settings.fields()}
-        return replace(config, **{n: settings.read(known[n], v) for n, v in self.given.items()})
+        changes = dict(self.given)
+        if changes.get("data", config.data) != config.data:
+            # Sizes and normalisation belong to the data that they were found on.
+            changes = {"mean": None, "std": None, "image_size": None, **changes}
+        return replace(config, **changes)
 
     def _data(self, config: TrainConfig) -> Data:
+        if self.data is not None:
+            return self.data
         inputs = (config.data, config.data_dir, config.mean, config.std, config.image_size)
-        key = (*inputs, config.model.startswith("torchvision:"))
+        key = (*inputs, channels_needed(config.model))
         if key not in self._loaded:
             self._loaded[key] = data_for(config)
         return self._loaded[key]

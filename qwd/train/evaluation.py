@@ -19,9 +19,10 @@ def logits(network: nn.Module, split: Split, device: torch.device) -> Tensor:
     training = network.training
     network.train(False)
     try:
-        outputs = [
-            network(images).float().cpu() for images, _ in split.batches(None, BATCH, device=device)
-        ]
+        # Without TF32 a GPU's float is the CPU's, against which int8 kernels are compared.
+        with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+            batches = split.batches(None, BATCH, device=device)
+            outputs = [network(images).float().cpu() for images, _ in batches]
     finally:
         network.train(training)
     return torch.cat(outputs)

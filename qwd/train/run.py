@@ -1,15 +1,10 @@
-"""A run folder: what is in it, and how it is written and read.
-
-``config.yaml`` (all that is needed to repeat the run), ``environment.json`` (the machine and the
-versions), ``metrics.csv`` (a row per epoch), ``checkpoint.pt`` (the latest state, to resume from),
-``model.safetensors`` (the trained weights), ``report.json`` (written by the report).
-"""
+"""A run folder: how it is written and read; see `qwd.train.layout` for what is in it."""
 
 import csv
 import io
 import json
 import platform
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +17,16 @@ from qwd.checkpoints import read_pickle
 from qwd.config import TrainConfig
 from qwd.errors import InputError, UsageError
 from qwd.files import write_atomically, write_text
+from qwd.train.layout import (
+    CHECKPOINT,
+    CONFIG,
+    ENVIRONMENT,
+    METRICS,
+    WEIGHTS,
+    is_finished,
+    is_run,
+)
 from qwd.train.prepare import data_for, trained_model
-
-CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.csv"
-CHECKPOINT, WEIGHTS, REPORT = "checkpoint.pt", "model.safetensors", "report.json"
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,6 @@ class Run:
         return f"{self.path}: {shown}"
 
 
-def is_run(path: Path) -> bool:
-    """Whether ``path`` is a run folder."""
-    return (path / CONFIG).is_file()
-
-
 def read_config(path: Path) -> TrainConfig:
     """The settings of the run in ``path``; InputError where they cannot be read."""
     if not is_run(path):
@@ -65,7 +61,7 @@ def read_config(path: Path) -> TrainConfig:
 def read_run(path: Path) -> Run:
     """The finished run in ``path``; InputError where it is none, or unfinished."""
     config = read_config(path)
-    if not (path / WEIGHTS).is_file():
+    if not is_finished(path):
         raise InputError(
             f"{path} is unfinished: it has no {WEIGHTS}; `qwd train --resume --out {path}` goes on"
         )
@@ -78,15 +74,6 @@ def read_run(path: Path) -> Run:
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"cannot read {path / METRICS}: {error}") from error
     return Run(path, config, tuple(rows))
-
-
-def default_folder(config: TrainConfig) -> Path:
-    """``runs/<model>-<data>-wd<wd>-s<seed>``."""
-    data = config.data
-    if data.startswith("imagefolder:"):
-        data = "imagefolder-" + Path(data.removeprefix("imagefolder:")).resolve().name
-    name = f"{config.model}-{data}-wd{settings.short(config.wd)}-s{config.seed}"
-    return Path("runs") / re.sub(r"[^\w.-]+", "-", name)
 
 
 def write_start(path: Path, config: TrainConfig, device: torch.device) -> None:
@@ -104,20 +91,23 @@ def write_start(path: Path, config: TrainConfig, device: torch.device) -> None:
     write_text(path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
 
 
-def write_epoch(path: Path, state: dict[str, Any]) -> None:
-    """Store the state after an epoch, then the metrics it carries under ``history``."""
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Replace the state to resume from."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(path / CHECKPOINT, lambda file: file.write_bytes(buffer.getvalue()))
+
+
+def write_metrics(path: Path, rows: Sequence[dict[str, float | None]]) -> None:
+    """Replace ``metrics.csv`` by these rows, one per epoch."""
     table = io.StringIO()
-    rows = state["history"]
     writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: "" if v is None else repr(v) for k, v in row.items()} for row in rows)
     write_text(path / METRICS, table.getvalue())
 
 
-def read_epoch(path: Path) -> dict[str, Any] | None:
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
     """The state to resume from, or None before the first epoch ended."""
     return read_pickle(path / CHECKPOINT) if (path / CHECKPOINT).is_file() else None
 

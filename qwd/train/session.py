@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qwd import decay
-from qwd.config import TrainConfig
+from qwd.config import MACHINE_SETTINGS, TrainConfig, option_name
 from qwd.errors import DivergedError, InputError, UsageError
 from qwd.files import sole_user
 from qwd.quantize.folding import fold_plan
 from qwd.quantize.statistics import mean_range
 from qwd.registry import FORMS, OPTIMIZERS
-from qwd.train import run, seeding
+from qwd.train import layout, run, seeding
 from qwd.train.data import Data
 from qwd.train.data.augment import augmentation
 from qwd.train.devices import device_called
@@ -60,43 +60,67 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
-    data: Data | None = None,
     watcher: Watcher | None = None,
 ) -> run.Run:
     """Train one model and write a run folder; the test split is not touched.
 
     ``out`` is the folder (default ``runs/<model>-<data>-wd<wd>-s<seed>``). A folder that exists is
     refused unless ``resume``, which goes on after the last finished epoch and gives bitwise the
-    weights of an uninterrupted run on the same machine and thread count. ``data`` replaces what
-    ``config.data`` names.
+    weights of an uninterrupted run on the same machine and thread count, as long as the user's own
+    model and data draw their random numbers from the generators of torch, numpy and random.
 
-    Raises UsageError, InputError, StorageError, and DivergedError when the loss is not finite.
+    Raises UsageError, also where ``resume`` meets a run of other settings, InputError,
+    StorageError, and DivergedError when the loss is not finite.
     """
-    folder = Path(out) if out is not None else run.default_folder(config)
+    folder = Path(out) if out is not None else layout.default_folder(config)
     watcher = watcher or Watcher()
     device = device_called(config.device)
-    if resume and not run.is_run(folder):
-        raise UsageError(f"--resume: {folder} is no run folder; leave --resume out to start one")
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if resume:
+        if not layout.is_run(folder):
+            raise UsageError(f"--resume: {folder} is no run folder; leave --resume out to start it")
+        config = _same_run(run.read_config(folder), config, folder)
+        if layout.is_finished(folder):
+            return run.read_run(folder)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists: continue it with --resume, or choose another --out")
-    if resume and (folder / run.WEIGHTS).is_file():
-        return run.read_run(folder)
-    data = data or data_for(config)
-    with seeding.reproducible(device, config.threads):
+    data = data_for(config)
+    with seeding.reproducible(device, config.threads), sole_user(folder):
         session = Session(config, data, device)
-        with sole_user(folder):
-            state = run.read_epoch(folder) if resume else None
-            if state is not None:
-                session.restore(state, folder)
-            else:
-                run.write_start(folder, session.config, device)
-            watcher.begins(session.plan(folder), len(session.history))
+        state = run.read_checkpoint(folder) if resume else None
+        if state is not None:
+            session.restore(state, folder)
+        else:
+            run.write_start(folder, session.config, device)
+        watcher.begins(session.plan(folder), len(session.history))
+        try:
             for epoch in range(len(session.history), config.epochs):
                 session.run_epoch(epoch, watcher)
-                run.write_epoch(folder, session.state())
+                run.write_checkpoint(folder, session.state())
+                run.write_metrics(folder, session.history)
                 watcher.epoch_ended(session.history[-1])
-            run.write_model(folder, session.model)
+        except torch.OutOfMemoryError as error:
+            raise UsageError(
+                f"--batch-size {config.batch_size}: out of memory on {device}; choose a smaller one"
+            ) from error
+        # Again, for a run that was killed between its last checkpoint and these.
+        run.write_metrics(folder, session.history)
+        run.write_model(folder, session.model)
     return run.read_run(folder)
+
+
+def _same_run(stored: TrainConfig, asked: TrainConfig, folder: Path) -> TrainConfig:
+    """The settings to resume with: the stored ones, on the machine that is asked for."""
+    machine = {name: getattr(asked, name) for name in MACHINE_SETTINGS}
+    for name, value in vars(asked).items():
+        # Normalisation that is not asked for is the one computed when the run began.
+        if name in MACHINE_SETTINGS or (name in ("mean", "std") and value is None):
+            continue
+        if value != getattr(stored, name):
+            raise UsageError(
+                f"{option_name(name)} {value!r}: the run in {folder} has "
+                f"{getattr(stored, name)!r}; resume it with that, or choose another --out"
+            )
+    return replace(stored, **machine)
 
 
 class Session:
@@ -142,8 +166,13 @@ class Session:
             decayed=sum(p.numel() for g in groups if g["decay"] for p in g["params"]),
             steps_per_epoch=self.steps_per_epoch,
             dose=planned_dose(self.config, len(self.data.train)),
-            notes=self.data.notes,
+            notes=(*self.data.notes, *self._batch_note()),
         )
+
+    def _batch_note(self) -> list[str]:
+        asked = self.config.batch_size
+        fewer = f"--batch-size {asked}: the {self.batch_size} images there are make one batch"
+        return [fewer] if self.batch_size < asked else []
 
     def run_epoch(self, epoch: int, watcher: Watcher) -> None:
         """Train for one epoch and append its row to the history."""
@@ -227,5 +256,5 @@ class Session:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{folder / run.CHECKPOINT} does not fit this run: {reason}"
+                f"{folder / layout.CHECKPOINT} does not fit this run: {reason}"
             ) from error

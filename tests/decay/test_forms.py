@@ -10,6 +10,7 @@ from torch import nn
 
 from qwd import decay
 from qwd.decay import forms
+from qwd.errors import UsageError
 from qwd.registry import FORMS
 
 
@@ -145,3 +146,9 @@ def test_contract_dose_is_what_an_idle_weight_loses(name: str) -> None:
 def test_l2_has_no_dose_under_an_adaptive_optimizer() -> None:
     assert decay.dose(forms.l2, 1e-4, [0.1] * 10, gain=None) is None
     assert decay.dose(forms.decoupled, 1e-4, [0.1] * 10, gain=None) == pytest.approx(1e-4)
+
+
+def test_an_optimizer_that_decays_by_itself_is_refused() -> None:
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(2))])
+    with pytest.raises(UsageError, match="AdamW has a weight_decay of 0.01 of its own"):
+        decay.attach(optimizer, forms.decoupled)

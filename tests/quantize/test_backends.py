@@ -120,6 +120,19 @@ def test_a_layer_of_tiny_weights_keeps_its_true_scale_under_ao() -> None:
     assert torch.equal(stored.int_repr().int(), expected.codes)
 
 
+@pytest.mark.parametrize("name", ["ao-static", "affine-channel-w8-a8", "symmetric-channel-w8-a8"])
+def test_dead_channels_and_denormal_weights_do_not_stop_ao(name: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(16, 10)).eval()
+    with torch.no_grad():
+        network[0].weight[0] = 0  # type: ignore[operator]
+        network[0].weight[1] *= 1e-39  # type: ignore[operator]
+        network[2].weight *= 1e-39  # type: ignore[operator]
+    made = BACKENDS.get("ao")().quantize(network, parse_scheme(name), [torch.randn(8, 3, 2, 2)])
+    assert made.quantized_ops == 2
+    assert torch.isfinite(made.network(torch.randn(8, 3, 2, 2))).all()
+
+
 def test_torchs_own_default_is_symmetric_per_channel_with_7_bit_activations_on_x86() -> None:
     made = BACKENDS.get("ao")().quantize(deployed("small_cnn"), AO_DEFAULT, batches())
     assert made.activation_bits == (7 if made.engine in ("x86", "fbgemm") else 8)

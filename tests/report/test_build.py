@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import qwd
-from qwd.errors import InputError, UsageError
+from qwd.errors import InputError, UsageError, VerificationError
 from qwd.quantize import arithmetic
 from qwd.quantize.folding import deploy
 from qwd.report.compare import compare
@@ -118,6 +118,57 @@ def test_what_cannot_be_traced_is_reported_in_float_and_weights_with_the_reason(
     assert one.summary.folded_range is None
     assert any("BatchNorm is not folded" in warning for warning in one.warnings)
     assert any(warning.startswith("ao-static: no accuracy") for warning in one.warnings)
+
+
+class Sequence(nn.Module):
+    """A BatchNorm1d that normalises positions, of which there are as many as features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.bn = nn.Linear(8, 8), nn.BatchNorm1d(8)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.bn(self.linear(x.squeeze(1))).flatten(1))
+
+
+def test_a_folding_that_changes_the_outputs_is_not_used() -> None:
+    torch.manual_seed(0)
+    model = Sequence()
+    model.bn.running_mean = torch.randn(8)
+    model.bn.running_var = torch.rand(8) + 0.1
+    (one,) = report(model, "digits", schemes=["minmax-tensor"]).models
+    assert any("folding BatchNorm would change the outputs" in warning for warning in one.warnings)
+    assert one.schemes["minmax-tensor"].flip_rate < 0.05
+    assert one.summary.folded_range is None
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(10, 64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ self.matrix.T
+
+
+def test_nothing_quantized_is_an_error() -> None:
+    with pytest.raises(VerificationError, match="minmax-tensor: nothing was quantized"):
+        report(Own(), "digits", schemes=["minmax-tensor"])
+
+
+def test_weights_that_stay_in_float_are_named() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), Own())
+    (one,) = report(model, "digits", schemes=["minmax-tensor"]).models
+    assert one.schemes["minmax-tensor"].left_float == ("1.matrix",)
+
+
+def test_a_run_is_measured_on_data_that_are_handed_over(trained: Path) -> None:
+    images, labels = torch.randn(60, 1, 8, 8), torch.arange(60) % 10
+    pair = TensorDataset(images, labels), TensorDataset(images[:20], labels[:20])
+    (one,) = report(trained, pair, schemes=["affine-tensor"]).models
+    assert one.data is not None
+    assert (one.data.name, one.data.n, one.dose) == ("custom", 20, None)
 
 
 def test_a_network_that_answers_nan_gets_no_accuracy() -> None:

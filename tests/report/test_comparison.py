@@ -11,9 +11,9 @@ from scipy import stats
 from qwd.config import TrainConfig
 from qwd.report.comparison import compare_models, spread
 from qwd.report.figures import ModelReport
-from qwd.report.reading import change
+from qwd.report.reading import change, paired
 
-from .builders import model, summary, weights_only
+from .builders import DATA, model, summary, weights_only
 
 
 def run(wd: float, seed: int, dose: float = 0.1, **figures: Any) -> ModelReport:
@@ -85,13 +85,13 @@ def test_the_interval_is_the_paired_t_interval_over_common_seeds() -> None:
     values = (0.91, 0.93, 0.90, 0.95)
     models = two_decays(range=values)
     large, small = models[:4], models[4:]
-    found = change(small, large, "range", relative=True)
+    found = change(paired(small, large), "range", relative=True)
     assert found is not None
     relative = [y / (1 + s / 100) - 1 for s, y in enumerate(values)]
     expected = stats.ttest_1samp(relative, 0).confidence_interval(0.95)
     assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
     assert found.direction == -1
-    fewer = change(small[1:], large[:3], "range", relative=True)
+    fewer = change(paired(small[1:], large[:3]), "range", relative=True)
     assert fewer is not None
     assert fewer.pairs == 2
 
@@ -121,8 +121,33 @@ def test_accuracy_comes_with_its_interval_and_seeds() -> None:
 
 def test_a_single_pair_claims_no_interval() -> None:
     sentence = reading([run(1e-5, 0, range=1.0), run(1e-4, 0, range=0.7)])
-    assert "smaller (-30.0 %)" in sentence
-    assert "one pair: no interval" in sentence
+    assert "smaller (-30.0 %, one pair, no interval)" in sentence
+    assert "one pair, no interval" in sentence
+
+
+def test_seeds_that_cannot_be_paired_are_said() -> None:
+    assert "nothing can be paired" in reading([run(1e-5, 0), run(1e-4, 1)])
+    twice = [run(1e-5, 0), run(1e-5, 0), run(1e-4, 0)]
+    assert "nothing can be paired" in reading(twice)
+
+
+def test_only_what_differs_in_decay_alone_is_read_against_each_other() -> None:
+    small, large = run(1e-5, 0), run(1e-4, 0)
+    assert large.config is not None
+    faster = replace(large, config={**large.config, "lr": 0.5})
+    compared = compare_models([small, faster])
+    assert compared is not None
+    assert compared.readings == ()
+    other_images = replace(large, data=replace(DATA, sha256="1" * 64))
+    compared = compare_models([small, other_images])
+    assert compared is not None
+    assert compared.readings == ()
+    control = replace(
+        run(1e-3, 0, dose=0.0), config={**TrainConfig(wd=1e-3).to_dict(), "form": "none"}
+    )
+    compared = compare_models([large, control])
+    assert compared is not None
+    assert compared.groups[0].dose == 0.0
 
 
 def test_doses_too_small_to_show_are_said() -> None:

@@ -15,6 +15,7 @@ import qwd
 from qwd.config import TrainConfig
 from qwd.errors import DivergedError, InputError, StorageError, UsageError
 from qwd.files import sole_user
+from qwd.train import session
 from qwd.train.data import Data, load, load_pair
 from qwd.train.session import Session, Watcher, train
 
@@ -73,13 +74,15 @@ def with_dropout(*, in_channels: int, image_size: int, num_classes: int) -> nn.M
         ({"model": f"{__name__}:with_dropout", "lr_schedule": "step", "batch_size": 16}, noisy),
     ],
 )
-def test_resumed_equals_uninterrupted_bitwise(tmp_path: Path, changes: dict, data) -> None:
+def test_resumed_equals_uninterrupted_bitwise(tmp_path: Path, monkeypatch, changes, data) -> None:
+    if data is not None:
+        monkeypatch.setattr(session, "data_for", lambda config: data())
     config = replace(SHORT, **changes)
-    whole = train(config, out=tmp_path / "whole", data=data() if data else None)
+    whole = train(config, out=tmp_path / "whole")
     with pytest.raises(StoppedError):
-        train(config, out=tmp_path / "cut", data=data() if data else None, watcher=StopAfter(3))
+        train(config, out=tmp_path / "cut", watcher=StopAfter(3))
     torch.rand(7)  # the generators are elsewhere by now
-    resumed = train(config, out=tmp_path / "cut", resume=True, data=data() if data else None)
+    resumed = train(config, out=tmp_path / "cut", resume=True)
     ours, theirs = (load_file(r.path / "model.safetensors") for r in (whole, resumed))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -113,13 +116,13 @@ def test_decay_reaches_the_weights_and_not_the_excluded(tmp_path: Path) -> None:
 
 def test_the_test_split_is_not_touched_by_training(tmp_path: Path, monkeypatch) -> None:
     data = load("digits")
-    monkeypatch.setattr(type(data.test), "sha256", None)
 
     def refuse(*args, **kwargs):
         raise AssertionError("training read the test split")
 
     broken = replace(data, test=type("Refusing", (), {"batches": refuse, "__len__": refuse})())
-    train(replace(SHORT, epochs=1), out=tmp_path / "run", data=broken)
+    monkeypatch.setattr(session, "data_for", lambda config: broken)
+    train(replace(SHORT, epochs=1), out=tmp_path / "run")
 
 
 def test_divergence_keeps_the_last_good_state(tmp_path: Path) -> None:
@@ -139,6 +142,39 @@ def test_a_folder_in_use_or_taken_is_refused(tmp_path: Path) -> None:
         train(SHORT, out=tmp_path / "run")
     with pytest.raises(UsageError, match="is no run folder"):
         train(SHORT, out=tmp_path / "absent", resume=True)
+
+
+def test_a_run_of_other_settings_is_not_resumed(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        train(SHORT, out=tmp_path / "cut", watcher=StopAfter(2))
+    with pytest.raises(UsageError, match=r"--seed 7: the run in .* has 0; resume it with that"):
+        train(replace(SHORT, seed=7), out=tmp_path / "cut", resume=True)
+    train(replace(SHORT, device="cpu"), out=tmp_path / "cut", resume=True)
+    with pytest.raises(UsageError, match=r"--epochs 3: the run in .* has 4"):
+        train(replace(SHORT, epochs=3), out=tmp_path / "cut", resume=True)
+
+
+def test_killed_between_checkpoint_and_metrics(tmp_path: Path, monkeypatch) -> None:
+    def killed(*args) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.run, "write_metrics", killed)
+        with pytest.raises(StoppedError):
+            train(replace(SHORT, epochs=1), out=tmp_path / "cut")
+    assert len(train(replace(SHORT, epochs=1), out=tmp_path / "cut", resume=True).metrics) == 1
+
+
+def test_a_batch_larger_than_the_data_is_said(tmp_path: Path) -> None:
+    plans = []
+
+    class Listening(Watcher):
+        def begins(self, plan, epochs_done: int) -> None:
+            plans.append(plan)
+
+    config = replace(SHORT, epochs=1, batch_size=5000)
+    train(config, out=tmp_path / "run", watcher=Listening())
+    assert "--batch-size 5000: the 1257 images there are make one batch" in plans[0].notes
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

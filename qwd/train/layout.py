@@ -1,0 +1,35 @@
+"""The files of a run folder and its place; free of torch.
+
+``config.yaml`` (all that is needed to repeat the run), ``environment.json`` (the machine and the
+versions), ``metrics.csv`` (a row per epoch), ``checkpoint.pt`` (the latest state, to resume from),
+``model.safetensors`` (the trained weights), ``report.json`` (written by the report).
+"""
+
+import re
+from pathlib import Path
+
+from qwd.config import TrainConfig, short
+
+CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.csv"
+CHECKPOINT, WEIGHTS, REPORT = "checkpoint.pt", "model.safetensors", "report.json"
+
+RUNS = Path("runs")
+
+
+def is_run(path: Path) -> bool:
+    """Whether ``path`` is a run folder, finished or not."""
+    return (path / CONFIG).is_file()
+
+
+def is_finished(path: Path) -> bool:
+    """Whether the run in ``path`` has its trained weights."""
+    return (path / WEIGHTS).is_file()
+
+
+def default_folder(config: TrainConfig) -> Path:
+    """``runs/<model>-<data>-wd<wd>-s<seed>``."""
+    data = config.data
+    if data.startswith("imagefolder:"):
+        data = "imagefolder-" + Path(data.removeprefix("imagefolder:")).resolve().name
+    name = f"{config.model}-{data}-wd{short(config.wd)}-s{config.seed}"
+    return RUNS / re.sub(r"[^\w.-]+", "-", name)
