@@ -101,9 +101,9 @@ def change(pairs: Pairs, metric: str, *, relative: bool) -> Change | None:
 def _relative(found: Change) -> str:
     interval = ", one pair, no interval"
     if found.low is not None and found.high is not None:
-        interval = f", 95 % interval {100 * found.low:+z.1f} to {100 * found.high:+z.1f} %"
+        interval = f", 95 % interval {100 * found.low:+z.2f} to {100 * found.high:+z.2f} %"
     word = {-1: "smaller", 0: "not clearly different", 1: "larger"}[found.direction]
-    return f"{word} ({100 * found.mean:+z.1f} %{interval})"
+    return f"{word} ({100 * found.mean:+z.2f} %{interval})"
 
 
 def _accuracy(pairs: Pairs) -> str:

@@ -99,7 +99,7 @@ def test_the_interval_is_the_paired_t_interval_over_common_seeds() -> None:
 def test_a_disagreement_of_raw_and_folded_is_said() -> None:
     shrunk = tuple(0.8 * (1 + s / 100) for s in range(4))
     sentence = reading(two_decays(range=shrunk))
-    assert "the raw range is smaller (-20.0 %" in sentence
+    assert "the raw range is smaller (-20.00 %" in sentence
     assert ", but what int8 sees, the range after folding, is not clearly different" in sentence
     assert "the two disagree" in sentence
 
@@ -121,7 +121,7 @@ def test_accuracy_comes_with_its_interval_and_seeds() -> None:
 
 def test_a_single_pair_claims_no_interval() -> None:
     sentence = reading([run(1e-5, 0, range=1.0), run(1e-4, 0, range=0.7)])
-    assert "smaller (-30.0 %, one pair, no interval)" in sentence
+    assert "smaller (-30.00 %, one pair, no interval)" in sentence
     assert "one pair, no interval" in sentence
 
 

@@ -41,9 +41,9 @@ from qwd.report.render import numbers
         (numbers.change(1.0, 1.0, "number"), "0"),
         (numbers.spread(Spread(mean=0.975, std=0.0012), "fraction"), "97.50 ± 0.12 %"),
         (numbers.spread(Spread(mean=0.975, std=None), "fraction"), "97.50 %"),
-        (numbers.spread(Spread(mean=2.5, std=0.123), "number"), "2.500 ± 0.12"),
+        (numbers.spread(Spread(mean=2.5, std=0.123), "number"), "2.500 ± 0.123"),
         (numbers.spread(Spread(mean=41.2, std=0.3), "dB"), "41.20 ± 0.30 dB"),
-        (numbers.spread(Spread(mean=3, std=1.0), "count"), "3.000 ± 1.0"),
+        (numbers.spread(Spread(mean=3, std=1.0), "count"), "3.000 ± 1.000"),
         (numbers.spread(None, "dB"), "-"),
     ],
 )

@@ -146,7 +146,7 @@ def test_several_models_are_compared_last():
     page = text.render(several(2), width=100)
     order = ["run0\n", "run1\n", "Side by side\n", "range, raw", "The raw range falls"]
     assert sorted(order, key=page.index) == order
-    assert ["range,", "raw", *["0.8960", "±", "0.012"] * 2] in lines_with(page, "range, raw")
+    assert ["range,", "raw", *["0.8960", "±", "0.0123"] * 2] in lines_with(page, "range, raw")
     assert ["range,", "folded", "0.4650", "0.4650"] in lines_with(page, "range, folded")
     assert lines_with(page, "int8 accuracy") == [
         ["int8", "accuracy", *["97.00", "±", "0.34", "%"] * 2]
@@ -163,7 +163,7 @@ def test_metrics_of_extensions_are_shown():
             groups=(group("g", ("a",), latency=Spread(mean=3, std=1)),), readings=()
         ),
     )
-    assert ["latency", "3.000", "±", "1.0"] in lines_with(text.render(made), "latency")
+    assert ["latency", "3.000", "±", "1.000"] in lines_with(text.render(made), "latency")
 
 
 @pytest.mark.parametrize("render", [text.render, markdown.render])

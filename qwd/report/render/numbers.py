@@ -69,6 +69,6 @@ def spread(value: Spread | None, unit: Unit) -> str:
     if value.std is None or not math.isfinite(value.std):
         return mean
     number, space, suffix = mean.partition(" ")
-    std = {"fraction": 100 * value.std}.get(unit, value.std)
-    deviation = f"{std:.2f}" if suffix else digits(std, 2)
-    return f"{number} ± {deviation}{space}{suffix}"
+    std = 100 * value.std if unit == "fraction" else value.std
+    places = len(number.partition(".")[2]) if "e" not in number else 4
+    return f"{number} ± {std:.{places}f}{space}{suffix}"
