@@ -48,7 +48,7 @@ WEIGHT_QSCHEMES = {
 
 
 class TorchAO:
-    """The backend `ao`."""
+    """torch.ao FX static quantization: int8 kernels on the CPU (x86, fbgemm or qnnpack)."""
 
     def quantize(
         self, network: nn.Module, scheme: Scheme, calibration: Sequence[Tensor]

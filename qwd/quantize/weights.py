@@ -20,7 +20,7 @@ HOLDERS = (*LAYERS, nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.RNN
 
 
 class WeightsOnly:
-    """The backend `weights`."""
+    """Weights alone: layers compute in float with w' in place of w, on any device."""
 
     def quantize(
         self, network: nn.Module, scheme: Scheme, calibration: Sequence[Tensor]
