@@ -32,3 +32,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return importlib.import_module(f"qwd.{name}")
     raise AttributeError(f"module 'qwd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

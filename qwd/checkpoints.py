@@ -6,6 +6,7 @@ there is no fallback to the full unpickler. `.safetensors` files hold no code by
 read by their library.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,12 @@ def read_pickle(path: Path) -> Any:
     except Exception as error:
         # A damaged or hostile file may raise anything, and torch's text advises to turn the
         # protection off; the first sentence says what was met.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
+        if refused:
+            reason = f"it holds an object of {refused[1]}, neither tensor nor plain container"
         raise InputError(
-            f"cannot read {path} safely: {reason[:200]}; expected tensors saved by torch.save"
+            f"cannot read {path} safely: {reason[:200]}; expected a state dict saved by torch.save"
         ) from error
 
 
@@ -78,7 +82,7 @@ def _chosen(found: dict[str, Any], key: str | None, path: Path) -> dict[str, Ten
         # A loose tensor beside a state dict ("best_acc") does not make the file a state dict.
         arrays = {k: v for k, v in found.items() if any(_is_array(t) for t in v.values())}
         found = arrays or found
-    choices = ", ".join(sorted(found)) or "none"
+    choices = ", ".join(sorted(name or "(the whole file)" for name in found)) or "none"
     if key is not None and key not in found:
         raise InputError(f"{path} has no state dict at --key {key!r}; it has: {choices}")
     if not found:

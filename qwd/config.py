@@ -5,7 +5,7 @@ Options of the command line, ``QWD_*`` variables and YAML files are all read thr
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,18 +171,30 @@ def option_name(field_name: str) -> str:
     return "--" + field_name.replace("_", "-")
 
 
+def variable_name(field_name: str) -> str:
+    """``lr_schedule`` as the variable ``QWD_LR_SCHEDULE``."""
+    return "QWD_" + field_name.upper()
+
+
 def read(field: dataclasses.Field[Any], raw: Any) -> Any:
     """The checked value of one setting; a UsageError names option, value and what is right."""
     return checked(option_name(field.name), field.metadata["parse"], raw)
 
 
-def read_all(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The checked values of some settings by name; UsageError as `read`, or for unknown names."""
+def read_all(raw: Mapping[str, Any], label: Callable[[str], str] | None = None) -> dict[str, Any]:
+    """The checked values of some settings by name; UsageError as `read`, or for unknown names.
+
+    ``label`` is what errors call a setting: its option, where nothing else is given.
+    """
+    label = label or option_name
     known = {f.name: f for f in fields()}
     for name in raw:
         if name not in known:
             raise UsageError(f"unknown setting {name!r}: {suggestion(str(name), known)}")
-    return {name: read(known[name], value) for name, value in raw.items()}
+    return {
+        name: checked(label(name), known[name].metadata["parse"], value)
+        for name, value in raw.items()
+    }
 
 
 def checked(option: str, parse: parsing.Parser, raw: Any) -> Any:
@@ -190,6 +202,7 @@ def checked(option: str, parse: parsing.Parser, raw: Any) -> Any:
     try:
         return parse(raw)
     except ValueError as error:
+        raw = raw[0] if isinstance(raw, tuple) and len(raw) == 1 else raw
         raise UsageError(f"{option} {raw!r}: expected {error}".replace("\n", " ")) from None
 
 
@@ -204,14 +217,18 @@ def from_layers(
     nearest valid name.
     """
     values: dict[str, Any] = {}
-    for layer in (dict(file or {}), environment_settings(environment), dict(options)):
-        values |= read_all({name: raw for name, raw in layer.items() if raw is not None})
+    for layer, label in (
+        (dict(file or {}), lambda name: f"{name} in the file"),
+        (environment_settings(environment), variable_name),
+        (dict(options), option_name),
+    ):
+        values |= read_all({n: raw for n, raw in layer.items() if raw is not None}, label)
     return TrainConfig(**values)
 
 
 def environment_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """The settings that ``QWD_*`` variables give; an unknown variable is a UsageError."""
-    known = {"QWD_" + f.name.upper(): f.name for f in fields()}
+    known = {variable_name(f.name): f.name for f in fields()}
     found = {}
     for variable, value in environment.items():
         if not variable.startswith("QWD_") or variable in OTHER_VARIABLES:
@@ -229,12 +246,28 @@ def short(value: float) -> str:
     return f"{digits}e{int(exponent)}" if value and int(exponent) < -2 else f"{value:g}"
 
 
+def _strict(yaml: Any) -> Any:
+    """PyYAML's safe loader, which takes the last of two equal keys, refusing them instead."""
+
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = next((key for key in keys if keys.count(key) > 1), None)
+            if twice is not None:
+                raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is given twice")
+            return super().construct_mapping(node, deep)
+
+    return Strict
+
+
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; InputError when it cannot be read or is no mapping."""
     import yaml
 
+    if not Path(path).is_file():
+        raise InputError(f"cannot read {path}: it is no file")
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_strict(yaml))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from None
     except (yaml.YAMLError, RecursionError) as error:

@@ -39,12 +39,14 @@ def number(
 
 def integer(*, least: int, most: int = 2**31 - 1) -> Parser:
     """A whole number in [least, most]."""
-    bounds = f"of at least {least}" if most == 2**31 - 1 else f"from {least} to {most}"
+    default = most == 2**31 - 1
 
     def parse(raw: Any) -> int:
         if isinstance(raw, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", raw):
             raw = int(raw)
         if not isinstance(raw, int) or isinstance(raw, bool) or not least <= raw <= most:
+            huge = isinstance(raw, int) and raw > most
+            bounds = f"from {least} to {most}" if huge or not default else f"of at least {least}"
             raise ValueError(f"a whole number {bounds}")
         return raw
 

@@ -1,5 +1,6 @@
 """Reading weights: nesting, prefixes, formats, and files that are refused."""
 
+import argparse
 import os
 import pickle
 from pathlib import Path
@@ -111,3 +112,9 @@ def test_missing_files_folders_and_endings(tmp_path: Path) -> None:
         read_weights(tmp_path / "m.onnx")
     with pytest.raises(InputError, match="holds no tensors"):
         read_weights(saved(tmp_path, {"epoch": 3}))
+
+
+def test_the_object_that_is_refused_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"state_dict": STATE, "args": argparse.Namespace(lr=1)})
+    with pytest.raises(InputError, match="holds an object of argparse.Namespace"):
+        read_weights(path)

@@ -1,6 +1,7 @@
 """Settings: precedence, round trip, and one clear line for every wrong value."""
 
 import dataclasses
+import os
 
 import pytest
 import yaml
@@ -129,3 +130,18 @@ def test_unreadable_files(tmp_path, content: bytes, words: str) -> None:
 def test_settings_cannot_be_changed_afterwards() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainConfig().wd = 1.0  # type: ignore[misc]
+
+
+def test_errors_name_the_layer_they_came_from(tmp_path) -> None:
+    with pytest.raises(UsageError, match="QWD_EPOCHS 'abc': expected a whole number"):
+        config.from_layers({}, {"QWD_EPOCHS": "abc"})
+    with pytest.raises(UsageError, match="epochs in the file 'abc': expected a whole number"):
+        config.from_layers({}, {}, {"epochs": "abc"})
+    with pytest.raises(UsageError, match="from 0 to 2147483647"):
+        config.from_layers({"seed": str(2**40)}, {})
+    (tmp_path / "twice.yaml").write_text("wd: 1\nlr: 2\nwd: 3\n")
+    with pytest.raises(InputError, match="'wd' is given twice"):
+        config.load_yaml(tmp_path / "twice.yaml")
+    os.mkfifo(tmp_path / "fifo.yaml")
+    with pytest.raises(InputError, match="is no file"):
+        config.load_yaml(tmp_path / "fifo.yaml")

@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from qwd.config import short
 from qwd.decay.dose import VISIBLE
 from qwd.train.session import Plan, Watcher
 
@@ -32,14 +33,15 @@ class TrainingProgress(Watcher):
 
     def begins(self, plan: Plan, epochs_done: int) -> None:
         config = plan.config
+        decay = f"{plan.decayed:,} under {config.form} decay {short(config.wd)}"
         self.console.print(
             f"{config.model} on {config.data}, {plan.parameters:,} parameters, "
-            f"{plan.decayed:,} under {config.form} decay {config.wd:g}, {config.optimizer}, "
+            f"{decay if plan.decayed else 'none decayed'}, {config.optimizer}, "
             f"{config.epochs} epochs of {plan.steps_per_epoch} steps, {plan.device}"
         )
         for note in plan.notes:
             self.console.print(note)
-        if plan.dose is not None and config.wd > 0:
+        if plan.dose is not None and plan.decayed:
             faint = f": below {VISIBLE:g}, too small to show" if plan.dose < VISIBLE else ""
             self.console.print(
                 f"dose {plan.dose:.3g} (what decay takes from an idle weight){faint}"

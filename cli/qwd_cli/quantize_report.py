@@ -61,10 +61,12 @@ def command(
     read_top = settings.checked("--top", parsing.optional(parsing.integer(least=0)), top)
     expand([parse_scheme(name) for name in schemes], read_bits)
     targets = _targets({name: options.pop(name) for name in RENDERERS.names()})
-    # What a run is, its own folder says; variables decide where and on what it is evaluated.
     variables = settings.environment_settings(os.environ)
-    machine = {name: variables[name] for name in settings.MACHINE_SETTINGS if name in variables}
-    chosen = settings.read_all({**machine, **given(options)})
+    # What a run is, its own folder says; variables decide where and on what it is evaluated.
+    runs = not paths or any(Path(path).is_dir() for path in paths)
+    counted = settings.MACHINE_SETTINGS if runs else options
+    typed = {**{k: v for k, v in variables.items() if k in counted}, **given(options)}
+    chosen = settings.read_all(typed)
     found = [Path(path) for path in paths] or _runs()
 
     import torch

@@ -64,8 +64,12 @@ def attach(optimizer: Optimizer, form: Form) -> RemovableHandle:
     Groups come from `qwd.decay.param_groups`; one without a ``decay`` entry is not decayed.
     Parameters without a gradient are left alone, as torch.optim does. ``l2`` adds to ``.grad`` in
     place. Returns the hook's handle; ``handle.remove()`` ends the decay. Raises UsageError where
-    the optimizer decays by itself, as AdamW does by default.
+    the optimizer decays already, by itself (as AdamW does by default) or through this.
     """
+    if any(isinstance(hook, _Decay) for hook in optimizer._optimizer_step_pre_hooks.values()):
+        raise UsageError(
+            "this optimizer has a decay attached already: remove it by its handle first"
+        )
     own = [g["weight_decay"] for g in optimizer.param_groups if g.get("weight_decay")]
     if own:
         name = type(optimizer).__name__
@@ -73,11 +77,18 @@ def attach(optimizer: Optimizer, form: Form) -> RemovableHandle:
             f"{name} has a weight_decay of {own[0]:g} of its own: build it with weight_decay=0"
         )
 
-    def before_step(optimizer: Optimizer, args: object, kwargs: object) -> None:
-        with torch.no_grad():
-            for group in optimizer.param_groups:
-                weights = [w for w in group["params"] if w.grad is not None]
-                if weights and group.get("decay"):
-                    form.apply(weights, group["decay"], group["lr"])
+    return optimizer.register_step_pre_hook(_Decay(form))
 
-    return optimizer.register_step_pre_hook(before_step)
+
+@dataclass(frozen=True)
+class _Decay:
+    """The hook before each step."""
+
+    form: Form
+
+    @torch.no_grad()
+    def __call__(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
+        for group in optimizer.param_groups:
+            weights = [w for w in group["params"] if w.grad is not None]
+            if weights and group.get("decay"):
+                self.form.apply(weights, group["decay"], group["lr"])

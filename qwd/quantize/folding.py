@@ -127,6 +127,12 @@ def fold(layer: _ConvNd | nn.Linear, norm: _BatchNorm) -> None:
     layer.bias = nn.Parameter(bias.to(weight.dtype), weight.requires_grad)
 
 
+def is_weight(tensor: Tensor) -> bool:
+    """Whether a tensor is a dense floating-point one of two dimensions or more."""
+    dense = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+    return dense and tensor.is_floating_point() and tensor.ndim >= 2
+
+
 def weight_names(source: nn.Module | Mapping[str, Tensor]) -> list[str]:
     """Names of the weights a report lists: floating-point tensors of two dimensions or more.
 
@@ -140,7 +146,7 @@ def weight_names(source: nn.Module | Mapping[str, Tensor]) -> list[str]:
     seen: set[object] = set()
     names = []
     for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.ndim < 2:
+        if not is_weight(tensor):
             continue
         place = _place(tensor)
         if place not in seen:

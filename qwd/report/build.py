@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from qwd.errors import VerificationError
 from qwd.quantize.backend import NotQuantizableError
 from qwd.quantize.figures import WeightFigures
-from qwd.quantize.folding import Deployed, deploy, weight_names
+from qwd.quantize.folding import Deployed, deploy, is_weight, weight_names
 from qwd.quantize.schemes import DEFAULT_SCHEMES, Scheme
 from qwd.quantize.statistics import weight_figures
 from qwd.registry import BACKENDS
@@ -52,11 +52,12 @@ def build(subject: Subject, options: Options) -> ModelReport:
     """The report of one model."""
     warnings: list[str] = []
     raw = {name: weight_figures(tensor) for name, tensor in subject.weights().items()}
-    for name, figures in raw.items():
-        if figures.nan or figures.inf:
-            warnings.append(
-                f"{name}: {figures.nan} NaN and {figures.inf} infinite elements left out"
-            )
+    warnings += [
+        f"{name}: {layout(tensor)} tensor left out"
+        for name, tensor in subject.state.items()
+        if tensor.ndim >= 2 and not is_weight(tensor)
+    ]
+    warnings += not_finite(raw)
     folded: dict[str, WeightFigures] = {}
     deployed = None
     as_deployed: list[WeightFigures] | None = None
@@ -68,6 +69,7 @@ def build(subject: Subject, options: Options) -> ModelReport:
         deployed = verified(deploy(subject.model), subject.model, subject.data)
         warnings += deployed.warnings
         folded = deployed_figures(deployed)
+        warnings += [f"after folding, {text}" for text in not_finite(folded)]
         if not deployed.warnings:
             as_deployed = [folded.get(n) or raw[n] for n in weight_names(deployed.module)]
     schemes: dict[str, SchemeResult] = {}
@@ -97,6 +99,21 @@ def build(subject: Subject, options: Options) -> ModelReport:
         ),
         warnings=tuple(warnings),
     )
+
+
+def not_finite(figures: dict[str, WeightFigures]) -> list[str]:
+    """A line for every tensor with elements that are left out of its figures."""
+    return [
+        f"{name}: {f.nan} NaN and {f.inf} infinite elements left out"
+        for name, f in figures.items()
+        if f.nan or f.inf
+    ]
+
+
+def layout(tensor: Tensor) -> str:
+    """What keeps a tensor out of a report: its dtype, and its layout where that is not dense."""
+    words = [tensor.dtype] if tensor.layout == torch.strided else [tensor.layout, tensor.dtype]
+    return " ".join(str(word).removeprefix("torch.") for word in words)
 
 
 def verified(deployed: Deployed, model: nn.Module, data: Data | None) -> Deployed:
@@ -220,10 +237,15 @@ def outlier_rate(figures: list[WeightFigures], rule: str = "sigma>6") -> float |
 
 
 def parameter_count(subject: Subject) -> int:
-    """Trainable parameters of the model; elements of a bare checkpoint's floating-point tensors."""
+    """Parameters of the model; of a bare checkpoint, all but the statistics of BatchNorm."""
     if subject.model is not None:
         return sum(p.numel() for p in subject.model.parameters())
-    return sum(t.numel() for t in subject.state.values() if t.is_floating_point())
+    statistics = ("running_mean", "running_var")
+    return sum(
+        tensor.numel()
+        for name, tensor in subject.state.items()
+        if tensor.is_floating_point() and not name.endswith(statistics)
+    )
 
 
 def data_info(data: Data) -> DataInfo:

@@ -98,15 +98,16 @@ class ReportComparison:
 
 
 def compare_files(
-    base: str | Path, head: str | Path, *, fail_on: Iterable[str] = ()
+    base: Report | str | Path, head: Report | str | Path, *, fail_on: Iterable[str] = ()
 ) -> ReportComparison:
-    """Compare two reports, each a report file or a run or sweep folder that holds one.
+    """Compare two reports, each in memory, a report file, or a folder that holds one.
 
     ``fail_on`` are limits as ``--fail-on`` takes them. Raises what `parse_limit`, `load_report`
     and `compare` raise.
     """
     limits = [parse_limit(text) for text in fail_on]
-    return compare(load_report(base), load_report(head), limits)
+    ours, theirs = (s if isinstance(s, Report) else load_report(s) for s in (base, head))
+    return compare(ours, theirs, limits)
 
 
 def compare(base: Report, head: Report, limits: Iterable[Limit] = ()) -> ReportComparison:

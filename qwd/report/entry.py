@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from qwd import config as settings
+from qwd import parsing
 from qwd.errors import UsageError
 from qwd.quantize.schemes import DEFAULT_SCHEMES, expand, parse_scheme
 from qwd.report.build import CALIBRATION_N, Options, build
@@ -16,6 +18,8 @@ from qwd.report.figures import ModelReport, Report
 from qwd.report.subject import Subject, Subjects
 from qwd.train.data import Data, load_pair
 from qwd.train.devices import device_called
+from qwd.train.models import trial
+from qwd.train.seeding import reproducible
 
 Source = nn.Module | str | Path
 
@@ -24,7 +28,7 @@ def report(
     model_or_path: Source | Sequence[Source],
     data: str | tuple[Any, Any] | Data | None = None,
     *,
-    schemes: Sequence[str] | None = None,
+    schemes: str | Sequence[str] | None = None,
     bits: Sequence[int] = (8,),
     calibration_n: int = CALIBRATION_N,
     device: str = "auto",
@@ -43,11 +47,10 @@ def report(
 
     Raises UsageError, InputError, and VerificationError when a backend quantized nothing.
     """
-    several = isinstance(model_or_path, Sequence) and not isinstance(model_or_path, str)
-    sources: Sequence[Source] = model_or_path if several else [model_or_path]  # type: ignore
-    if not sources:
-        raise UsageError("nothing to report on: give at least one model or path")
-    named = [parse_scheme(name) for name in schemes] if schemes else DEFAULT_SCHEMES
+    sources = _sources(model_or_path)
+    names = [schemes] if isinstance(schemes, str) else schemes
+    named = [parse_scheme(name) for name in names] if names else DEFAULT_SCHEMES
+    settings.checked("calibration_n", parsing.integer(least=1), calibration_n)
     options = Options(
         schemes=tuple(expand(named, bits)),
         calibration_n=calibration_n,
@@ -58,16 +61,33 @@ def report(
         given["data"] = data
     subjects = Subjects(given, key, _loaded(data))
     models = []
-    for source in sources:
-        if isinstance(source, nn.Module):
-            subject = _in_memory(source, subjects)
-        else:
-            subject = subjects.open(Path(source))
-        model = build(subject, options)
-        models.append(model)
-        on_model(model)
+    with reproducible(options.device, None):
+        for source in sources:
+            if isinstance(source, nn.Module):
+                subject = _in_memory(source, subjects)
+            else:
+                subject = subjects.open(Path(source))
+            model = build(subject, options)
+            models.append(model)
+            on_model(model)
     models = _distinct(models)
     return Report(models=tuple(models), comparison=compare_models(models))
+
+
+def _sources(given: Any) -> list[Source]:
+    sources = list(given) if isinstance(given, list | tuple) else [given]
+    if not sources:
+        raise UsageError("nothing to report on: give at least one model or path")
+    for source in sources:
+        if not isinstance(source, nn.Module | str | Path):
+            raise UsageError(
+                f"{type(source).__name__}: expected a network, or a path to a run or file"
+            )
+    paths = [Path(s).resolve() for s in sources if isinstance(s, str | Path)]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is given twice: a run compared with itself shows no deviation")
+    return sources
 
 
 def _loaded(data: Any) -> Data | None:
@@ -82,7 +102,11 @@ def _loaded(data: Any) -> Data | None:
 def _in_memory(model: nn.Module, subjects: Subjects) -> Subject:
     name = type(model).__name__
     model = copy.deepcopy(model).eval()  # the caller's stays as it is, where it is
-    return Subject(name=name, model=model, state=model.state_dict(), data=subjects.data_in_memory())
+    data = subjects.data_in_memory()
+    if data is not None:
+        sizes = {name: getattr(data, name) for name in trial.SIZES}
+        trial.run(name, model, sizes)
+    return Subject(name=name, model=model, state=model.state_dict(), data=data)
 
 
 def _distinct(models: list[ModelReport]) -> list[ModelReport]:

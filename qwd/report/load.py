@@ -30,6 +30,8 @@ def load_report(path: str | Path) -> Report:
     file = path / REPORT if path.is_dir() else path
     shown = printable(str(file))
     try:
+        if file.exists() and not file.is_file():
+            raise ValueError("it is no file")
         value = parse(file.read_bytes())
         validate(value)
     except FileNotFoundError:

@@ -73,6 +73,8 @@ def read_run(path: Path) -> Run:
             ]
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"cannot read {path / METRICS}: {error}") from error
+    if not rows:
+        raise InputError(f"{path / METRICS} holds no epoch")
     return Run(path, config, tuple(rows))
 
 

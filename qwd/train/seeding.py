@@ -40,9 +40,10 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[None]:
         random.getstate(),
         np.random.get_state(),  # noqa: NPY002
     )
-    # cuBLAS is deterministic only with a fixed workspace, read at its first use.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     devices = [device] if device.type == "cuda" else []
+    if devices:
+        # cuBLAS is deterministic only with a fixed workspace, read at its first use.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(devices=devices):
         try:
             torch.use_deterministic_algorithms(True, warn_only=True)

@@ -72,6 +72,8 @@ def train(
     Raises UsageError, also where ``resume`` meets a run of other settings, InputError,
     StorageError, and DivergedError when the loss is not finite.
     """
+    if not isinstance(config, TrainConfig):
+        raise UsageError(f"config {type(config).__name__}: expected a qwd.TrainConfig")
     folder = Path(out) if out is not None else layout.default_folder(config)
     watcher = watcher or Watcher()
     device = device_called(config.device)
@@ -163,7 +165,9 @@ class Session:
             folder=folder,
             device=self.device,
             parameters=sum(p.numel() for g in groups for p in g["params"]),
-            decayed=sum(p.numel() for g in groups if g["decay"] for p in g["params"]),
+            decayed=0
+            if self.config.form == "none"
+            else sum(p.numel() for g in groups if g["decay"] for p in g["params"]),
             steps_per_epoch=self.steps_per_epoch,
             dose=planned_dose(self.config, len(self.data.train)),
             notes=(*self.data.notes, *self._batch_note()),

@@ -195,8 +195,8 @@ def test_outputs_to_files_and_stdout(runs: Path) -> None:
     assert done.stdout.startswith("#")
     rows = table(runs / "t.csv")
     weights = load_file(runs / path / "model.safetensors")
-    conv = next(row for row in rows if "0.weight" in row.values())
-    a, b = weights["0.weight"].double().aminmax()
+    conv = next(row for row in rows if "conv1.weight" in row.values())
+    a, b = weights["conv1.weight"].double().aminmax()
     assert float(conv["range"]) == (b - a).item()
 
 

@@ -152,3 +152,12 @@ def test_an_optimizer_that_decays_by_itself_is_refused() -> None:
     optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(2))])
     with pytest.raises(UsageError, match="AdamW has a weight_decay of 0.01 of its own"):
         decay.attach(optimizer, forms.decoupled)
+
+
+def test_a_second_decay_is_refused() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
+    handle = decay.attach(optimizer, forms.l2)
+    with pytest.raises(UsageError, match="has a decay attached already"):
+        decay.attach(optimizer, forms.l2)
+    handle.remove()
+    decay.attach(optimizer, forms.decoupled)

@@ -174,7 +174,7 @@ def test_a_run_is_measured_on_data_that_are_handed_over(trained: Path) -> None:
 def test_a_network_that_answers_nan_gets_no_accuracy() -> None:
     model = network()
     with torch.no_grad():
-        model.get_parameter("0.weight")[0, 0, 0, 0] = float("nan")
+        model.get_parameter("conv1.weight")[0, 0, 0, 0] = float("nan")
     (one,) = report(model, "digits").models
     assert (one.float_accuracy, one.schemes) == (None, {})
     assert any("not finite" in warning for warning in one.warnings)
@@ -249,3 +249,57 @@ def test_replacing_the_data_changes_the_digest(trained: Path) -> None:
     assert other is not None
     assert replace(ours, sha256="") == replace(other, sha256="")
     assert ours.sha256 != other.sha256
+
+
+def test_the_callers_random_numbers_are_his_own(trained: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    report(trained, schemes=["ao-static"])
+    report(network(), "digits", schemes=["minmax-tensor"])
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    report(trained, schemes=["ao-static"])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.rand(1) == expected
+
+
+def test_wrong_arguments_are_one_line_errors(trained: Path) -> None:
+    with pytest.raises(UsageError, match="is given twice"):
+        report([trained, trained])
+    with pytest.raises(UsageError, match="int: expected a network, or a path"):
+        report(3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="calibration_n 0: expected a whole number"):
+        report(trained, calibration_n=0)
+    with pytest.raises(UsageError, match="Sequential: fails on 2 images of"):
+        report(network().double(), "digits")
+    with pytest.raises(UsageError, match="expected a qwd.TrainConfig"):
+        train({"wd": 1e-4})  # type: ignore[arg-type]
+    assert set(report(trained, schemes="affine-tensor").models[0].schemes) == {"affine-tensor"}
+
+
+def test_odd_tensors_are_named_not_dropped(tmp_path: Path) -> None:
+    state = {
+        "dense": torch.randn(3, 3),
+        "sparse": torch.eye(3).to_sparse(),
+        "codes": torch.ones(3, 3, dtype=torch.int8),
+        "waves": torch.ones(3, 3, dtype=torch.complex64),
+        "bn.running_mean": torch.ones(7),
+    }
+    torch.save(state, tmp_path / "odd.pt")
+    (one,) = report(tmp_path / "odd.pt").models
+    assert [t.name for t in one.tensors] == ["dense"]
+    left_out = [warning for warning in one.warnings if "left out" in warning]
+    assert left_out == [
+        "sparse: sparse_coo float32 tensor left out",
+        "codes: int8 tensor left out",
+        "waves: complex64 tensor left out",
+    ]
+
+
+def test_folded_weights_that_are_not_finite_are_named() -> None:
+    model = network()
+    with torch.no_grad():
+        model.get_buffer("bn1.running_var")[0] = -1.0
+    (one,) = report(model, "digits", schemes=["minmax-tensor"]).models
+    assert any("after folding, conv1.weight: 9 NaN" in warning for warning in one.warnings)

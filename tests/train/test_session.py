@@ -99,7 +99,7 @@ def test_decays_of_one_seed_share_initialization_and_batches() -> None:
     first, second = (s.model.state_dict() for s in sessions)
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = Session(replace(SHORT, seed=1), data, torch.device("cpu")).model.state_dict()
-    assert not torch.equal(first["0.weight"], other["0.weight"])
+    assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
 
 def test_decay_reaches_the_weights_and_not_the_excluded(tmp_path: Path) -> None:
@@ -110,8 +110,10 @@ def test_decay_reaches_the_weights_and_not_the_excluded(tmp_path: Path) -> None:
     end = load_file(run.path / "model.safetensors")
     steps = 1257 // 64
     shrunk = (1 - 1e-6 * 1e4) ** steps
-    torch.testing.assert_close(end["0.weight"], start["0.weight"] * shrunk, rtol=1e-2, atol=1e-4)
-    torch.testing.assert_close(end["1.weight"], start["1.weight"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        end["conv1.weight"], start["conv1.weight"] * shrunk, rtol=1e-2, atol=1e-4
+    )
+    torch.testing.assert_close(end["bn1.weight"], start["bn1.weight"], rtol=1e-3, atol=1e-4)
 
 
 def test_the_test_split_is_not_touched_by_training(tmp_path: Path, monkeypatch) -> None:

@@ -1,5 +1,7 @@
 """The default model: small enough to train on the embedded digits in seconds."""
 
+from collections import OrderedDict
+
 from torch import nn
 
 from qwd.train.models.info import described
@@ -14,16 +16,19 @@ def small_cnn(*, in_channels: int, image_size: int, num_classes: int) -> nn.Modu
     """
     return he_initialized(
         nn.Sequential(
-            *_stage(in_channels, 16, stride=1),
-            *_stage(16, 32, stride=2),
-            *_stage(32, 64, stride=2),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(64, num_classes),
+            OrderedDict(
+                **_stage(1, in_channels, 16, stride=1),
+                **_stage(2, 16, 32, stride=2),
+                **_stage(3, 32, 64, stride=2),
+                pool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                linear=nn.Linear(64, num_classes),
+            )
         )
     )
 
 
-def _stage(channels: int, wider: int, *, stride: int) -> list[nn.Module]:
+def _stage(number: int, channels: int, wider: int, *, stride: int) -> dict[str, nn.Module]:
     conv = nn.Conv2d(channels, wider, 3, stride=stride, padding=1, bias=False)
-    return [conv, nn.BatchNorm2d(wider), nn.ReLU()]
+    layers = {"conv": conv, "bn": nn.BatchNorm2d(wider), "relu": nn.ReLU()}
+    return {f"{name}{number}": layer for name, layer in layers.items()}

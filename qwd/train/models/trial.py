@@ -11,6 +11,8 @@ from torch.nn.parameter import is_lazy
 from qwd.errors import UsageError
 
 BATCH = 2
+SIZES = ("in_channels", "image_size", "num_classes")
+"""What a model is built for, as `qwd.train.data.Data` calls them"""
 
 
 def run(name: str, model: nn.Module, sizes: Mapping[str, int]) -> None:
