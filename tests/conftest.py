@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.commands import cifar_folder
 
 # Several test processes run at once, one per core.
 torch.set_num_threads(1)
+# The same examples in every run, however slow the machine.
+settings.register_profile("qwd", derandomize=True, deadline=None)
+settings.load_profile("qwd")
 
 
 @pytest.fixture(autouse=True)
