@@ -7,6 +7,7 @@ read by their library.
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
 def read_pickle(path: Path) -> Any:
     """What a torch file holds, through the weights_only unpickler; InputError otherwise."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on sparse tensors, for its own users
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A damaged or hostile file may raise anything, and torch's text advises to turn the
         # protection off; the first sentence says what was met.
