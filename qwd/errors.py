@@ -38,3 +38,8 @@ class DivergedError(QwdError):
     """Training produced a loss that is not finite."""
 
     exit_code = 6
+
+
+def reason(error: Exception, most: int = 200) -> str:
+    """The text of another library's exception on one line of at most ``most`` characters."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

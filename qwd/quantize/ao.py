@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     )
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
-from qwd.errors import VerificationError
+from qwd.errors import VerificationError, reason
 from qwd.quantize.arithmetic import quantize
 from qwd.quantize.backend import LAYERS, NotQuantizableError, QuantizedNetwork
 from qwd.quantize.schemes import AO_DEFAULT, Scheme
@@ -170,8 +170,9 @@ def _converted(network: nn.Module, mapping: QConfigMapping, calibration: Sequenc
         return convert_fx(prepared)
     except Exception as error:
         # A user's network may break tracing or conversion in any way; the reason is reported.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise NotQuantizableError(f"torch.ao cannot quantize this network: {reason}") from error
+        raise NotQuantizableError(
+            f"torch.ao cannot quantize this network: {reason(error)}"
+        ) from error
 
 
 def _store_own_codes(converted: nn.Module, network: nn.Module, scheme: Scheme) -> None:

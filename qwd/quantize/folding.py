@@ -21,6 +21,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from qwd.errors import reason
+
 # The types themselves: what a subclass computes from its weight is not known.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -89,10 +91,10 @@ def fold_plan(model: nn.Module) -> FoldPlan:
     try:
         graph = fx.Tracer().trace(module, concrete_args=_defaults(module))
     except Exception as error:  # tracing runs the user's forward, which may raise anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         return FoldPlan(
             warnings=(
-                f"BatchNorm is not folded: torch.fx cannot trace {type(model).__name__} ({reason})",
+                f"BatchNorm is not folded: torch.fx cannot trace {type(model).__name__} "
+                f"({reason(error)})",
             )
         )
     return FoldPlan(tuple(_pairs(module, graph)))

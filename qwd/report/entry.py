@@ -101,11 +101,10 @@ def _loaded(data: Any) -> Data | None:
 
 def _in_memory(model: nn.Module, subjects: Subjects) -> Subject:
     name = type(model).__name__
-    model = copy.deepcopy(model).eval()  # the caller's stays as it is, where it is
+    model = copy.deepcopy(model).cpu().eval()  # the caller's stays as it is, where it is
     data = subjects.data_in_memory()
     if data is not None:
-        sizes = {name: getattr(data, name) for name in trial.SIZES}
-        trial.run(name, model, sizes)
+        trial.run(name, model, data.sizes)
     return Subject(name=name, model=model, state=model.state_dict(), data=data)
 
 

@@ -58,8 +58,11 @@ class Subjects:
 
     def data_in_memory(self) -> Data | None:
         """The data for networks in memory: those given, None where none are."""
-        named = self.data is not None or "data" in self.given
-        return self._data(TrainConfig(**self.given)) if named else None
+        return self._data(TrainConfig(**self.given)) if self._has_data else None
+
+    @property
+    def _has_data(self) -> bool:
+        return self.data is not None or "data" in self.given
 
     def _run(self, path: Path) -> Subject:
         trained = read_run(path).config
@@ -79,13 +82,12 @@ class Subjects:
         )
 
     def _checkpoint(self, path: Path) -> Subject:
-        named = self.data is not None or "data" in self.given
-        if ("model" in self.given) != named:
+        if ("model" in self.given) != self._has_data:
             raise UsageError(
                 "--model and --data go together: a checkpoint's accuracy needs the network and "
                 "the images"
             )
-        if not named:
+        if not self._has_data:
             return Subject(name=path.name, path=str(path), state=read_weights(path, self.key))
         config = TrainConfig(**self.given)
         data = self._data(config)

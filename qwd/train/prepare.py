@@ -25,12 +25,7 @@ def data_for(config: TrainConfig) -> data.Data:
 
 def model_for(config: TrainConfig, inputs: data.Data) -> nn.Module:
     """A freshly initialized model of ``config`` for these inputs; see `qwd.train.models.build`."""
-    return models.build(
-        config.model,
-        in_channels=inputs.in_channels,
-        image_size=inputs.image_size,
-        num_classes=inputs.num_classes,
-    )
+    return models.build(config.model, **inputs.sizes)
 
 
 def trained_model(

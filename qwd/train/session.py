@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from qwd import decay
 from qwd.config import MACHINE_SETTINGS, TrainConfig, option_name
-from qwd.errors import DivergedError, InputError, UsageError
+from qwd.errors import DivergedError, InputError, UsageError, reason
 from qwd.files import sole_user
 from qwd.quantize.folding import fold_plan
 from qwd.quantize.statistics import mean_range
@@ -258,7 +258,6 @@ class Session:
             self.scheduler.load_state_dict(state["scheduler"])
             self.history = list(state["history"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{folder / layout.CHECKPOINT} does not fit this run: {reason}"
+                f"{folder / layout.CHECKPOINT} does not fit this run: {reason(error)}"
             ) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qwd.errors import InputError, StorageError
+from qwd.errors import InputError, StorageError, reason
 from qwd.train.data.images import ImageSet, Part
 from qwd.train.vision import datasets
 
@@ -103,8 +103,7 @@ def _download(name: str, kind: Any, folder: str) -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"--data {name}: the download failed ({reason}): expected a network, or the files in "
-            "the folder that --data-dir names"
+            f"--data {name}: the download failed ({reason(error)}): expected a network, or "
+            "the files in the folder that --data-dir names"
         ) from error

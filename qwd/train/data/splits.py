@@ -68,6 +68,15 @@ class Data:
         """How many classes there are."""
         return len(self.classes)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a model is built for, as `qwd.train.models.build` takes it."""
+        return {
+            "in_channels": self.in_channels,
+            "image_size": self.image_size,
+            "num_classes": self.num_classes,
+        }
+
 
 def slices(n: int, batch_size: int, drop_last: bool = False) -> Iterator[slice]:
     """Consecutive slices of ``range(n)``; the last one may be shorter, or is dropped."""

@@ -8,11 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from qwd.errors import UsageError
+from qwd.errors import UsageError, reason
 
 BATCH = 2
-SIZES = ("in_channels", "image_size", "num_classes")
-"""What a model is built for, as `qwd.train.data.Data` calls them"""
 
 
 def run(name: str, model: nn.Module, sizes: Mapping[str, int]) -> None:
@@ -28,8 +26,7 @@ def run(name: str, model: nn.Module, sizes: Mapping[str, int]) -> None:
         output = _output(model, torch.zeros(BATCH, *image))
     except Exception as error:
         # A model of the user's may fail in any way, and torchvision's do on small images.
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UsageError(f"--model {name}: fails on {given}: {reason}") from error
+        raise UsageError(f"--model {name}: fails on {given}: {reason(error, 300)}") from error
     if not isinstance(output, Tensor):
         found = type(output).__name__
     elif list(output.shape) != expected:
