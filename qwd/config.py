@@ -5,27 +5,20 @@ Options of the command line, ``QWD_*`` variables and YAML files are all read thr
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from qwd import parsing
-from qwd.errors import InputError, UsageError
-from qwd.registry import DATASETS, FORMS, MODELS, OPTIMIZERS, SCHEDULES, suggestion
-
-# Variables that are no settings of a run, read where they are used.
-OTHER_VARIABLES = {"QWD_CACHE_DIR"}
+from qwd.errors import UsageError
+from qwd.registry import DATASETS, FORMS, MODELS, OPTIMIZERS, SCHEDULES
+from qwd.setting import Only, applied, read, setting
 
 MACHINE_SETTINGS = ("data_dir", "download", "device", "threads")
 """What is the machine's affair, not the run's: where data lie, and what computes."""
 
 
-def setting(default: Any, parse: parsing.Parser, help: str, *, shared: bool = False) -> Any:
-    """A field with its parser and its line of help; ``shared`` ones are options of reports too."""
-    parse = parsing.optional(parse) if default is None else parse
-    metadata = {"parse": parse, "help": help, "shared": shared}
-    return dataclasses.field(default=default, metadata=metadata)
+def _for_schedule(*names: str, default: Any) -> Only:
+    return Only("lr_schedule", names, default, SCHEDULES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,40 +72,179 @@ class TrainConfig:
         parsing.one_of("auto", "none", "crop", "crop-flip"),
         "random crops (4 px padding) and flips; auto: what is customary for the data set",
     )
+    # Weight decay.
     wd: float = setting(1e-4, parsing.number(least=0), "weight decay coefficient")
     form: str = setting(
         None,
         parsing.name_in(FORMS),
         "decay form (`qwd list forms`); default: l2, or decoupled with adamw",
     )
+    cautious: bool = setting(
+        False,
+        parsing.flag,
+        "decay only where the step shrinks the weight anyway",
+        only=Only("form", ("decoupled",), False),
+    )
+    lr_corrected: str = setting(
+        None,
+        parsing.text,
+        "AdamC's lr_t^2 / lr_max in place of lr_t: `auto` for weights followed by normalisation, "
+        "or a regular expression over names",
+        only=Only("form", ("decoupled",), None),
+    )
+    proximal: bool = setting(
+        False,
+        parsing.flag,
+        "soft-threshold after the step, which gives exact zeros",
+        only=Only("form", ("l1",), False),
+    )
     no_decay: tuple[str, ...] = setting(
-        (), parsing.patterns, "exclude parameters whose name matches this regular expression"
+        (),
+        parsing.patterns,
+        "exclude parameters whose name matches this regular expression",
+        repeatable="REGEX",
+    )
+    decay: tuple[str, ...] = setting(
+        (),
+        parsing.assignments(
+            "PATTERN=VALUE, a regular expression and a factor of at least 0",
+            parsing.patterns,
+            parsing.number(least=0),
+        ),
+        "multiply the coefficient of matching parameters, excluded ones included; PATTERN is a "
+        "regular expression over names, or @bias, @norm, @embedding, @depthwise, @weight",
+        repeatable="PATTERN=VALUE",
     )
     decay_bias: bool = setting(False, parsing.flag, "decay biases too")
     decay_norm: bool = setting(False, parsing.flag, "decay normalisation parameters too")
+    decay_embedding: bool = setting(True, parsing.flag, "decay embeddings too")
+    wd_schedule: str = setting(
+        "constant",
+        parsing.one_of("constant", "linear", "cosine", "proportional", "piecewise"),
+        "the coefficient over time: constant, linear or cosine to --wd-end, proportional to the "
+        "learning rate, or piecewise by --wd-at",
+    )
+    wd_end: float = setting(
+        None,
+        parsing.number(least=0),
+        "factor of --wd at the last step",
+        only=Only("wd_schedule", ("linear", "cosine"), 0.0),
+    )
+    wd_at: tuple[str, ...] = setting(
+        None,
+        parsing.assignments(
+            "EPOCH=FACTOR entries with commas, for example 0=1,30=0.1",
+            parsing.number(least=0),
+            parsing.number(least=0),
+            commas=True,
+        ),
+        "EPOCH=FACTOR,...: factor of --wd from each epoch on, 1 before the first",
+        only=Only("wd_schedule", ("piecewise",), None),
+    )
+    wd_until: float | None = setting(
+        None, parsing.number(above=0), "epochs after which decay is off"
+    )
+    # Optimizer and learning rate.
     optimizer: str = setting(
-        "sgd", parsing.name_in(OPTIMIZERS), "optimizer (`qwd list optimizers`)"
+        "sgd",
+        parsing.name_in(OPTIMIZERS, callables=True),
+        "optimizer (`qwd list optimizers`), or package.module:Class, as torch.optim:NAdam",
+    )
+    optimizer_option: tuple[str, ...] = setting(
+        (),
+        parsing.assignments(
+            "KEY=VALUE, an argument of the optimizer's class", parsing.text, parsing.text
+        ),
+        "an argument of the optimizer, as eps=1e-6",
+        repeatable="KEY=VALUE",
+    )
+    momentum: float = setting(
+        None,
+        parsing.number(least=0, most=0.9999),
+        "momentum of SGD and RMSprop, beta1 of the Adam family; default: 0.9, or the class's own",
+    )
+    nesterov: bool = setting(
+        False,
+        parsing.flag,
+        "Nesterov's momentum",
+        only=Only("optimizer", ("sgd",), False, OPTIMIZERS),
     )
     lr: float = setting(
         None, parsing.number(above=0), "peak learning rate; default: 0.1 for sgd, 0.001 otherwise"
     )
-    momentum: float = setting(
-        0.9, parsing.number(least=0, most=0.9999), "momentum of SGD, beta1 of Adam and AdamW"
+    base_batch_size: int | None = setting(
+        None,
+        parsing.integer(least=1),
+        "the batch size that --lr is for: the rate is scaled in proportion (Goyal et al. 2017)",
+    )
+    bias_lr: float = setting(
+        1.0, parsing.number(above=0), "factor of the learning rate of biases; Caffe's is 2"
+    )
+    depth_lr: float = setting(
+        1.0,
+        parsing.number(above=0, most=1),
+        "factor of the first layer's learning rate; those between rise to the last's evenly",
     )
     lr_schedule: str = setting(
         "cosine", parsing.name_in(SCHEDULES), "learning-rate schedule (`qwd list schedules`)"
     )
     warmup: float = setting(0.0, parsing.number(least=0), "epochs of linear warm-up")
+    lr_min: float = setting(
+        None,
+        parsing.number(least=0),
+        "rate at the end",
+        only=_for_schedule("cosine", default=0.0),
+    )
+    lr_every: float = setting(
+        None,
+        parsing.number(above=0),
+        "epochs from one fall to the next; default: a third of --epochs",
+        only=_for_schedule("step", default=None),
+    )
     lr_step: tuple[float, ...] = setting(
-        (0.5, 0.75),
-        parsing.list_of(parsing.number(above=0, most=1), unique=True),
-        "schedule step: where the rate falls, as fractions of the epochs",
+        None,
+        parsing.list_of(parsing.number(above=0), unique=True),
+        "where the rate falls: below 1 fractions of --epochs, else epochs",
+        only=_for_schedule("multistep", default=(0.5, 0.75)),
     )
     lr_gamma: float = setting(
-        0.1, parsing.number(above=0, most=1), "schedule step: factor of each fall"
+        None,
+        parsing.number(above=0, most=1),
+        "factor of each fall",
+        only=_for_schedule("step", "multistep", "plateau", default=0.1),
     )
+    lr_rate: float = setting(
+        None,
+        parsing.number(above=0),
+        "k, per epoch, in exp(-k t) or 1 / (1 + k t)",
+        only=_for_schedule("exponential", "inverse", default=0.05),
+    )
+    lr_power: float = setting(
+        None,
+        parsing.number(above=0),
+        "p in (1 - t / T)^p",
+        only=_for_schedule("polynomial", default=1.0),
+    )
+    lr_patience: int = setting(
+        None,
+        parsing.integer(least=0),
+        "epochs without a lower validation loss before the rate falls",
+        only=_for_schedule("plateau", default=5),
+    )
+    lr_peak_at: float = setting(
+        None,
+        parsing.number(above=0, most=0.99),
+        "where the peak is, as a fraction of the training",
+        only=_for_schedule("onecycle", default=0.3),
+    )
+    # Length, batches, machine.
     epochs: int = setting(
         60, parsing.integer(least=1, most=100_000), "passes over the training data"
+    )
+    early_stop: int | None = setting(
+        None,
+        parsing.integer(least=1),
+        "stop after this many epochs without a lower validation loss, and keep the best weights",
     )
     batch_size: int = setting(32, parsing.integer(least=1, most=65_536), "images per step")
     seed: int = setting(
@@ -132,13 +264,19 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in fields():
             object.__setattr__(self, field.name, read(field, getattr(self, field.name)))
+        name = self.optimizer.rpartition(":")[2].lower()
         fill = {
-            "form": "decoupled" if self.optimizer == "adamw" else "l2",
-            "lr": 0.1 if self.optimizer == "sgd" else 1e-3,
+            "form": "decoupled" if name == "adamw" else "l2",
+            "lr": 0.1 if name == "sgd" else 1e-3,
+            "momentum": 0.9 if OPTIMIZERS.ships(self.optimizer) else None,
         }
         for name, value in fill.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        for field in fields():
+            object.__setattr__(self, field.name, applied(field, self))
+        if self.wd_schedule == "piecewise" and not self.wd_at:
+            raise UsageError("--wd-schedule piecewise: needs --wd-at EPOCH=FACTOR,...")
         if self.warmup >= self.epochs:
             raise UsageError(f"--warmup {self.warmup:g}: must be less than --epochs {self.epochs}")
         if (self.mean is None) != (self.std is None):
@@ -164,116 +302,3 @@ def fields(*, shared_only: bool = False) -> list[dataclasses.Field[Any]]:
     """The settings in the order of their declaration."""
     every = dataclasses.fields(TrainConfig)
     return [f for f in every if f.metadata["shared"] or not shared_only]
-
-
-def option_name(field_name: str) -> str:
-    """``lr_schedule`` as the option ``--lr-schedule``."""
-    return "--" + field_name.replace("_", "-")
-
-
-def variable_name(field_name: str) -> str:
-    """``lr_schedule`` as the variable ``QWD_LR_SCHEDULE``."""
-    return "QWD_" + field_name.upper()
-
-
-def read(field: dataclasses.Field[Any], raw: Any) -> Any:
-    """The checked value of one setting; a UsageError names option, value and what is right."""
-    return checked(option_name(field.name), field.metadata["parse"], raw)
-
-
-def read_all(raw: Mapping[str, Any], label: Callable[[str], str] | None = None) -> dict[str, Any]:
-    """The checked values of some settings by name; UsageError as `read`, or for unknown names.
-
-    ``label`` is what errors call a setting: its option, where nothing else is given.
-    """
-    label = label or option_name
-    known = {f.name: f for f in fields()}
-    for name in raw:
-        if name not in known:
-            raise UsageError(f"unknown setting {name!r}: {suggestion(str(name), known)}")
-    return {
-        name: checked(label(name), known[name].metadata["parse"], value)
-        for name, value in raw.items()
-    }
-
-
-def checked(option: str, parse: parsing.Parser, raw: Any) -> Any:
-    """``parse(raw)``, or a UsageError that names the option, the value and what would be right."""
-    try:
-        return parse(raw)
-    except ValueError as error:
-        raw = raw[0] if isinstance(raw, tuple) and len(raw) == 1 else raw
-        raise UsageError(f"{option} {raw!r}: expected {error}".replace("\n", " ")) from None
-
-
-def from_layers(
-    options: Mapping[str, Any],
-    environment: Mapping[str, str],
-    file: Mapping[str, Any] | None = None,
-) -> TrainConfig:
-    """Merge options over ``QWD_*`` variables over a file's settings over the defaults.
-
-    Absent options are left out or None. An unknown key in any layer is a UsageError with the
-    nearest valid name.
-    """
-    values: dict[str, Any] = {}
-    for layer, label in (
-        (dict(file or {}), lambda name: f"{name} in the file"),
-        (environment_settings(environment), variable_name),
-        (dict(options), option_name),
-    ):
-        values |= read_all({n: raw for n, raw in layer.items() if raw is not None}, label)
-    return TrainConfig(**values)
-
-
-def environment_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """The settings that ``QWD_*`` variables give; an unknown variable is a UsageError."""
-    known = {variable_name(f.name): f.name for f in fields()}
-    found = {}
-    for variable, value in environment.items():
-        if not variable.startswith("QWD_") or variable in OTHER_VARIABLES:
-            continue
-        if variable not in known:
-            raise UsageError(f"unknown variable {variable}: {suggestion(variable, known)}")
-        found[known[variable]] = value
-    return found
-
-
-def short(value: float) -> str:
-    """A coefficient as people write it: 0.0001 is ``1e-4``."""
-    mantissa, _, exponent = f"{value:e}".partition("e")
-    digits = mantissa.rstrip("0").rstrip(".")
-    return f"{digits}e{int(exponent)}" if value and int(exponent) < -2 else f"{value:g}"
-
-
-def _strict(yaml: Any) -> Any:
-    """PyYAML's safe loader, which takes the last of two equal keys, refusing them instead."""
-
-    class Strict(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = next((key for key in keys if keys.count(key) > 1), None)
-            if twice is not None:
-                raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is given twice")
-            return super().construct_mapping(node, deep)
-
-    return Strict
-
-
-def load_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file; InputError when it cannot be read or is no mapping."""
-    import yaml
-
-    if not Path(path).is_file():
-        raise InputError(f"cannot read {path}: it is no file")
-    try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_strict(yaml))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold settings as `name: value` lines")
-    return content

@@ -115,6 +115,38 @@ def patterns(raw: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
+def assigned(text: str) -> tuple[str, str]:
+    """``KEY=VALUE`` in its two parts, split at the last ``=``."""
+    key, _, value = text.rpartition("=")
+    return key, value
+
+
+def assignments(words: str, key: Parser, value: Parser, *, commas: bool = False) -> Parser:
+    """A tuple of ``KEY=VALUE`` texts whose parts satisfy ``key`` and ``value``.
+
+    ``words`` describes a right one. A string is a single entry, or a list where ``commas``.
+    """
+
+    def parse(raw: Any) -> tuple[str, ...]:
+        found = (raw.split(",") if commas else [raw]) if isinstance(raw, str) else raw
+        if not isinstance(found, list | tuple):
+            raise ValueError(words)
+        for entry in found:
+            if not isinstance(entry, str):
+                raise ValueError(words)
+            name, given = assigned(entry)
+            if not name:
+                raise ValueError(words)
+            try:
+                key(name)
+                value(given)
+            except ValueError as error:
+                raise ValueError(f"{words} ({error})") from None
+        return tuple(found)
+
+    return parse
+
+
 def optional(item: Parser) -> Parser:
     """The item, or None for an absent value."""
     return lambda raw: None if raw is None else item(raw)

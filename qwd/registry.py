@@ -48,6 +48,7 @@ class Registry:
         self.kind = kind
         self.group = group
         self._entries: dict[str, Any] = dict(builtin)
+        self._own = frozenset(builtin)
         self._installed: dict[str, Any] | None = None
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -67,6 +68,10 @@ class Registry:
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries or name in self._all()
+
+    def ships(self, name: str) -> bool:
+        """Whether the entry called ``name`` comes with qwd."""
+        return name in self._own
 
     def check(self, name: str) -> str:
         """``name`` itself if it is known, else a UsageError that names the nearest one."""
@@ -127,6 +132,8 @@ FORMS = Registry(
     {
         "l2": "qwd.decay.forms:l2",
         "decoupled": "qwd.decay.forms:decoupled",
+        "independent": "qwd.decay.forms:independent",
+        "l1": "qwd.decay.forms:l1",
         "none": "qwd.decay.forms:none",
     },
 )
@@ -137,6 +144,7 @@ OPTIMIZERS = Registry(
         "sgd": "qwd.train.optimizers:sgd",
         "adam": "qwd.train.optimizers:adam",
         "adamw": "qwd.train.optimizers:adamw",
+        "rmsprop": "qwd.train.optimizers:rmsprop",
     },
 )
 SCHEDULES = Registry(
@@ -146,6 +154,12 @@ SCHEDULES = Registry(
         "constant": "qwd.train.schedules:constant",
         "cosine": "qwd.train.schedules:cosine",
         "step": "qwd.train.schedules:step",
+        "multistep": "qwd.train.schedules:multistep",
+        "exponential": "qwd.train.schedules:exponential",
+        "inverse": "qwd.train.schedules:inverse",
+        "polynomial": "qwd.train.schedules:polynomial",
+        "plateau": "qwd.train.schedules:plateau",
+        "onecycle": "qwd.train.schedules:onecycle",
     },
 )
 BACKENDS = Registry(

@@ -2,9 +2,9 @@
 
 import click
 
-from qwd.config import checked
 from qwd.parsing import one_of
 from qwd.registry import KINDS, Registry
+from qwd.setting import checked
 
 
 @click.command("list")

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from qwd.config import fields, option_name, short
+from qwd.config import fields
+from qwd.setting import either, option_name, plain
 
 
 def setting_options(*, shared_only: bool = False) -> Callable[[Any], Any]:
@@ -29,25 +30,23 @@ def setting_options(*, shared_only: bool = False) -> Callable[[Any], Any]:
 
 def _option(field: dataclasses.Field[Any], *, show_default: bool) -> Callable[[Any], Any]:
     name = option_name(field.name)
-    text = field.metadata["help"]
-    repeatable = field.name == "no_decay"
+    text, only, repeatable = (field.metadata[key] for key in ("help", "only", "repeatable"))
+    if only is not None:
+        text = f"{option_name(only.field)[2:]} {either(only.values)}: {text}"
     if repeatable:
         text += " (repeatable)"
-    elif show_default and field.default is not None:
-        text += f"  [{_default(field)}]"
+    default = field.default if only is None else only.default
+    if show_default and not repeatable and default is not None:
+        text += f"  [{_shown(default)}]"
     if isinstance(field.default, bool):
         return click.option(f"{name}/--no-{name[2:]}", field.name, default=None, help=text)
-    metavar = "REGEX" if repeatable else "VALUE"
-    return click.option(name, field.name, multiple=repeatable, metavar=metavar, help=text)
+    return click.option(
+        name, field.name, multiple=bool(repeatable), metavar=repeatable or "VALUE", help=text
+    )
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
-    value = field.default
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, tuple):
-        return ",".join(f"{item:g}" for item in value)
-    return short(value) if isinstance(value, float) else str(value)
+def _shown(default: Any) -> str:
+    return ("off", "on")[default] if isinstance(default, bool) else plain(default)
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from qwd.config import short
 from qwd.decay.dose import VISIBLE
+from qwd.setting import short
 from qwd.train.session import Plan, Watcher
 
 

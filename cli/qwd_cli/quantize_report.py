@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from qwd import config as settings
-from qwd import parsing
+from qwd import layers, parsing
+from qwd.config import MACHINE_SETTINGS
 from qwd.errors import InputError, QwdError, UsageError
 from qwd.files import write_text
 from qwd.registry import RENDERERS
+from qwd.setting import checked
 from qwd.train.layout import REPORT, RUNS, is_finished, is_run
 from qwd_cli.options import given, setting_options
 
@@ -56,17 +57,17 @@ def command(
     """
     from qwd.quantize.schemes import expand, parse_scheme
 
-    read_bits = settings.checked("--bits", parsing.list_of(parsing.integer(least=2, most=8)), bits)
-    read_n = settings.checked("--calibration-n", parsing.integer(least=1), calibration_n)
-    read_top = settings.checked("--top", parsing.optional(parsing.integer(least=0)), top)
+    read_bits = checked("--bits", parsing.list_of(parsing.integer(least=2, most=8)), bits)
+    read_n = checked("--calibration-n", parsing.integer(least=1), calibration_n)
+    read_top = checked("--top", parsing.optional(parsing.integer(least=0)), top)
     expand([parse_scheme(name) for name in schemes], read_bits)
     targets = _targets({name: options.pop(name) for name in RENDERERS.names()})
-    variables = settings.environment_settings(os.environ)
+    variables = layers.environment_settings(os.environ)
     # What a run is, its own folder says; variables decide where and on what it is evaluated.
     runs = not paths or any(Path(path).is_dir() for path in paths)
-    counted = settings.MACHINE_SETTINGS if runs else options
+    counted = MACHINE_SETTINGS if runs else options
     typed = {**{k: v for k, v in variables.items() if k in counted}, **given(options)}
-    chosen = settings.read_all(typed)
+    chosen = layers.read_all(typed)
     found = [Path(path) for path in paths] or _runs()
 
     import torch

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from qwd import config as settings
+from qwd import layers
 from qwd.errors import UsageError
 from qwd.train import layout
 from qwd_cli.options import given, setting_options
@@ -32,10 +32,10 @@ def command(
         raise UsageError(f"--config {config_file}: with --resume the settings are the run's own")
     stored = Path(out or "") / layout.CONFIG
     if resume and out and stored.is_file():
-        config = settings.from_layers(typed, {}, settings.load_yaml(stored))
+        config = layers.from_layers(typed, {}, layers.load_yaml(stored))
     else:
-        file = settings.load_yaml(config_file) if config_file else {}
-        config = settings.from_layers(typed, os.environ, file)
+        file = layers.load_yaml(config_file) if config_file else {}
+        config = layers.from_layers(typed, os.environ, file)
     if print_config:
         click.echo(config.to_yaml(), nl=False)
         return

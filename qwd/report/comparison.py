@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qwd.config import MACHINE_SETTINGS, short
+from qwd.config import MACHINE_SETTINGS
 from qwd.report.figures import Comparison, Group, ModelReport, Spread, Summary
 from qwd.report.reading import readings
+from qwd.setting import short
 
 DECAY_SETTINGS = ("wd", "form", "no_decay", "decay_bias", "decay_norm")
 """What may differ between groups that are read against each other."""

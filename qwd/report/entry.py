@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from qwd import config as settings
 from qwd import parsing
 from qwd.errors import UsageError
 from qwd.quantize.schemes import DEFAULT_SCHEMES, expand, parse_scheme
@@ -16,6 +15,7 @@ from qwd.report.build import CALIBRATION_N, Options, build
 from qwd.report.comparison import compare_models
 from qwd.report.figures import ModelReport, Report
 from qwd.report.subject import Subject, Subjects
+from qwd.setting import checked
 from qwd.train.data import Data, load_pair
 from qwd.train.devices import device_called
 from qwd.train.models import trial
@@ -50,7 +50,7 @@ def report(
     sources = _sources(model_or_path)
     names = [schemes] if isinstance(schemes, str) else schemes
     named = [parse_scheme(name) for name in names] if names else DEFAULT_SCHEMES
-    settings.checked("calibration_n", parsing.integer(least=1), calibration_n)
+    checked("calibration_n", parsing.integer(least=1), calibration_n)
     options = Options(
         schemes=tuple(expand(named, bits)),
         calibration_n=calibration_n,

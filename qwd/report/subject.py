@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qwd import config as settings
+from qwd import layers
 from qwd.checkpoints import read_weights
 from qwd.config import TrainConfig
 from qwd.errors import UsageError
@@ -47,7 +47,7 @@ class Subjects:
 
         ``key`` names the state dict where a file has several; ``data`` replaces every subject's.
         """
-        self.given = settings.read_all(given)
+        self.given = layers.read_all(given)
         self.key = key
         self.data = data
         self._loaded: dict[Any, Data] = {}

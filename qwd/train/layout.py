@@ -8,7 +8,8 @@ versions), ``metrics.csv`` (a row per epoch), ``checkpoint.pt`` (the latest stat
 import re
 from pathlib import Path
 
-from qwd.config import TrainConfig, short
+from qwd.config import TrainConfig
+from qwd.setting import short
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.csv"
 CHECKPOINT, WEIGHTS, REPORT = "checkpoint.pt", "model.safetensors", "report.json"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qwd import config as settings
+from qwd import layers
 from qwd.checkpoints import read_pickle
 from qwd.config import TrainConfig
 from qwd.errors import InputError, UsageError
@@ -53,7 +53,7 @@ def read_config(path: Path) -> TrainConfig:
     if not is_run(path):
         raise InputError(f"{path} is no run folder: it has no {CONFIG}")
     try:
-        return settings.from_layers({}, {}, settings.load_yaml(path / CONFIG))
+        return layers.from_layers({}, {}, layers.load_yaml(path / CONFIG))
     except UsageError as error:
         raise InputError(f"{path / CONFIG}: {error}") from error
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qwd import decay
-from qwd.config import MACHINE_SETTINGS, TrainConfig, option_name
+from qwd.config import MACHINE_SETTINGS, TrainConfig
 from qwd.errors import DivergedError, InputError, UsageError, reason
 from qwd.files import sole_user
 from qwd.quantize.folding import fold_plan
 from qwd.quantize.statistics import mean_range
 from qwd.registry import FORMS, OPTIMIZERS
+from qwd.setting import option_name
 from qwd.train import layout, run, seeding
 from qwd.train.data import Data
 from qwd.train.data.augment import augmentation

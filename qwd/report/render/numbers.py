@@ -2,9 +2,9 @@
 
 import math
 
-from qwd.config import short
 from qwd.report.figures import Spread
 from qwd.report.metrics import Unit
+from qwd.setting import short
 
 NONE = "-"
 

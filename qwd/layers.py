@@ -1,0 +1,104 @@
+"""Where settings come from: options over ``QWD_*`` variables over a YAML file over the defaults."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from qwd.config import TrainConfig, fields
+from qwd.errors import InputError, UsageError
+from qwd.registry import suggestion
+from qwd.setting import checked, option_name, variable_name
+
+# Variables that are no settings of a run, read where they are used.
+OTHER_VARIABLES = {"QWD_CACHE_DIR"}
+
+
+def from_layers(
+    options: Mapping[str, Any],
+    environment: Mapping[str, str],
+    file: Mapping[str, Any] | None = None,
+) -> TrainConfig:
+    """Merge options over ``QWD_*`` variables over a file's settings over the defaults.
+
+    Absent options are left out or None. An unknown key in any layer is a UsageError with the
+    nearest valid name.
+    """
+    return TrainConfig(**values_from(options, environment, file))
+
+
+def values_from(
+    options: Mapping[str, Any],
+    environment: Mapping[str, str],
+    file: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The settings that any layer gives, each checked by itself; see `from_layers`."""
+    values: dict[str, Any] = {}
+    for layer, label in (
+        (dict(file or {}), lambda name: f"{name} in the file"),
+        (environment_settings(environment), variable_name),
+        (dict(options), option_name),
+    ):
+        values |= read_all({n: raw for n, raw in layer.items() if raw is not None}, label)
+    return values
+
+
+def read_all(raw: Mapping[str, Any], label: Callable[[str], str] | None = None) -> dict[str, Any]:
+    """The checked values of some settings by name; UsageError as `read`, or for unknown names.
+
+    ``label`` is what errors call a setting: its option, where nothing else is given.
+    """
+    label = label or option_name
+    known = {f.name: f for f in fields()}
+    for name in raw:
+        if name not in known:
+            raise UsageError(f"unknown setting {name!r}: {suggestion(str(name), known)}")
+    return {
+        name: checked(label(name), known[name].metadata["parse"], value)
+        for name, value in raw.items()
+    }
+
+
+def environment_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings that ``QWD_*`` variables give; an unknown variable is a UsageError."""
+    known = {variable_name(f.name): f.name for f in fields()}
+    found = {}
+    for variable, value in environment.items():
+        if not variable.startswith("QWD_") or variable in OTHER_VARIABLES:
+            continue
+        if variable not in known:
+            raise UsageError(f"unknown variable {variable}: {suggestion(variable, known)}")
+        found[known[variable]] = value
+    return found
+
+
+def _strict(yaml: Any) -> Any:
+    """PyYAML's safe loader, which takes the last of two equal keys, refusing them instead."""
+
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = next((key for key in keys if keys.count(key) > 1), None)
+            if twice is not None:
+                raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is given twice")
+            return super().construct_mapping(node, deep)
+
+    return Strict
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file; InputError when it cannot be read or is no mapping."""
+    import yaml
+
+    if not Path(path).is_file():
+        raise InputError(f"cannot read {path}: it is no file")
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_strict(yaml))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold settings as `name: value` lines")
+    return content
