@@ -227,8 +227,8 @@ class TrainConfig:
     )
     lr_patience: int = setting(
         None,
-        parsing.integer(least=0),
-        "epochs without a lower validation loss before the rate falls",
+        parsing.integer(least=1),
+        "epochs without a lower validation loss after which the rate falls",
         only=_for_schedule("plateau", default=5),
     )
     lr_peak_at: float = setting(

@@ -91,7 +91,7 @@ WRONG = {
     "lr_gamma": ["0", "1.5"],
     "lr_rate": ["0", "inf"],
     "lr_power": ["0"],
-    "lr_patience": ["-1", "0.5"],
+    "lr_patience": ["0", "0.5"],
     "lr_peak_at": ["0", "1"],
     "base_batch_size": ["0", "1.5"],
     "bias_lr": ["0", "-2"],

@@ -19,6 +19,9 @@ COMMANDS = {
     "train": "Train one model with a weight decay.",
     "quantize-report": "Quantize runs or checkpoints to 8 bits and report on them.",
     "compare": "Compare two reports, with limits for CI.",
+    "dose": "What weight decays will do in a training, without running it.",
+    "find-lr": "Find a learning rate by a range test, with a plot.",
+    "cross-validate": "Choose a weight decay by stratified k-fold cross-validation.",
     "list": "List what can be named: models, data, decay forms, schedules, backends.",
 }
 

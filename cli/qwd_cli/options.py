@@ -14,15 +14,19 @@ from qwd.config import fields
 from qwd.setting import either, option_name, plain
 
 
-def setting_options(*, shared_only: bool = False) -> Callable[[Any], Any]:
+def setting_options(
+    *, shared_only: bool = False, without: tuple[str, ...] = ()
+) -> Callable[[Any], Any]:
     """Decorator: one option per setting; absent ones are None.
 
     ``shared_only``: those that reports have too, where a run or nothing stands for the default.
+    ``without``: settings that the command does not have, or has an option of its own for.
     """
 
     def decorate(function: Any) -> Any:
         for field in reversed(fields(shared_only=shared_only)):
-            function = _option(field, show_default=not shared_only)(function)
+            if field.name not in without:
+                function = _option(field, show_default=not shared_only)(function)
         return function
 
     return decorate

@@ -3,9 +3,8 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from qwd.decay.dose import VISIBLE
 from qwd.setting import short
-from qwd.train.session import Plan, Watcher
+from qwd.train.progress import Plan, Watcher
 
 
 class TrainingProgress(Watcher):
@@ -32,17 +31,17 @@ class TrainingProgress(Watcher):
         self.bar.stop()
 
     def begins(self, plan: Plan, epochs_done: int) -> None:
-        config = plan.config
-        decay = f"{plan.decayed:,} under {config.form} decay {short(config.wd)}"
+        config, audit = plan.config, plan.audit
+        decay = f"{audit.decayed:,} under {config.form} decay {short(config.wd)}"
         self.console.print(
             f"{config.model} on {config.data}, {plan.parameters:,} parameters, "
-            f"{decay if plan.decayed else 'none decayed'}, {config.optimizer}, "
+            f"{decay if audit.decayed else 'none decayed'}, {config.optimizer}, "
             f"{config.epochs} epochs of {plan.steps_per_epoch} steps, {plan.device}"
         )
         for note in plan.notes:
             self.console.print(note)
-        if plan.dose is not None and plan.decayed:
-            faint = f": below {VISIBLE:g}, too small to show" if plan.dose < VISIBLE else ""
+        if plan.dose is not None and audit.decayed:
+            faint = f": {plan.advice}" if plan.advice else ""
             self.console.print(
                 f"dose {plan.dose:.3g} (what decay takes from an idle weight){faint}"
             )
@@ -67,3 +66,7 @@ class TrainingProgress(Watcher):
             f"{shown('folded_range', '.4f'):>9} {shown('range_over_std', '.2f'):>10} "
             f"{shown('seconds', '.1f'):>7}"
         )
+
+    def stopped(self, epoch: int, best: int, kept: bool) -> None:
+        what = "its weights are kept" if kept else "the last weights are kept"
+        self.console.print(f"stopped after epoch {epoch}; lowest validation loss in {best}, {what}")

@@ -10,7 +10,6 @@ torch.fx traces; a network that cannot be traced is left as it is, with a warnin
 """
 
 import copy
-import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from qwd.errors import reason
+from qwd.graphs import UntraceableError, traced
 
 # The types themselves: what a subclass computes from its weight is not known.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -89,15 +88,9 @@ def fold_plan(model: nn.Module) -> FoldPlan:
     if not any(type(m) in NORMS and m.running_var is not None for m in module.modules()):
         return FoldPlan()
     try:
-        graph = fx.Tracer().trace(module, concrete_args=_defaults(module))
-    except Exception as error:  # tracing runs the user's forward, which may raise anything
-        return FoldPlan(
-            warnings=(
-                f"BatchNorm is not folded: torch.fx cannot trace {type(model).__name__} "
-                f"({reason(error)})",
-            )
-        )
-    return FoldPlan(tuple(_pairs(module, graph)))
+        return FoldPlan(tuple(_pairs(module, traced(module))))
+    except UntraceableError as error:
+        return FoldPlan(warnings=(f"BatchNorm is not folded: {error}",))
 
 
 def fold(layer: _ConvNd | nn.Linear, norm: _BatchNorm) -> None:
@@ -219,13 +212,6 @@ def _parted(model: nn.Module, deployed: nn.Module) -> dict[str, tuple[str, ...]]
     }
     names = weight_names(deployed)
     return {name: (one[name],) for name in names if one.get(name, name) != name}
-
-
-def _defaults(module: nn.Module) -> dict[str, Any] | None:
-    """Options of ``forward`` at their defaults: a graph is of one setting of its flags."""
-    options = list(inspect.signature(module.forward).parameters.values())[1:]
-    plain = (bool, int, float, str, type(None))
-    return {o.name: o.default for o in options if isinstance(o.default, plain)} or None
 
 
 def _place(tensor: Tensor) -> object:

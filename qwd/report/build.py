@@ -50,7 +50,7 @@ class Options:
 
 def build(subject: Subject, options: Options) -> ModelReport:
     """The report of one model."""
-    warnings: list[str] = []
+    warnings = [f"decay: {text}" for text in subject.decay.warnings] if subject.decay else []
     raw = {name: weight_figures(tensor) for name, tensor in subject.weights().items()}
     warnings += [
         f"{name}: {layout(tensor)} tensor left out"
@@ -84,6 +84,7 @@ def build(subject: Subject, options: Options) -> ModelReport:
         seed=subject.config.seed if subject.config else None,
         config=subject.config.to_dict() if subject.config else None,
         dose=subject.dose,
+        decay=subject.decay,
         data=data_info(subject.data) if subject.data and float_accuracy is not None else None,
         parameters=parameter_count(subject),
         float_accuracy=float_accuracy,

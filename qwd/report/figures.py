@@ -73,6 +73,39 @@ class DeployedReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecayedParameter:
+    """What is decayed by how much; see `qwd.decay.AuditedParameter`."""
+
+    name: str
+    kind: str
+    numel: int
+    form: str | None
+    """None: not decayed"""
+    coefficient: float
+    lr: float | None
+    lost: float | None
+    """share of the weight that a step without gradient takes"""
+    ulps: float | None
+    """distance of that step from the form's formula, in units in the last place"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecayAudit:
+    """The decay of a run, verified by a step without gradient before the training."""
+
+    optimizer: str
+    decayed: int
+    """elements under decay"""
+    share: float
+    """of all elements"""
+    ulps: float
+    """the largest distance from a formula"""
+    parameters: tuple[DecayedParameter, ...]
+    failures: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """A model in short; means over tensors are weighted by parameters.
 
@@ -108,6 +141,7 @@ class ModelReport:
     seed: int | None
     config: dict[str, Any] | None
     dose: float | None
+    decay: DecayAudit | None = None
     data: DataInfo | None
     parameters: int
     float_accuracy: float | None

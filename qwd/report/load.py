@@ -12,9 +12,9 @@ from types import UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from qwd.errors import InputError
-from qwd.report.figures import SCHEMA_VERSION, Report
+from qwd.report.figures import SCHEMA_VERSION, DecayAudit, Report
 from qwd.report.printable import printable
-from qwd.train.layout import REPORT
+from qwd.train.layout import DECAY, REPORT
 
 DEEPEST = 64
 """levels of nesting; only the free-form `config` can have more than a few"""
@@ -45,6 +45,22 @@ def load_report(path: str | Path) -> Report:
     except InputError as error:
         raise InputError(f"{shown}: {error}") from error
     return _of(Report, value)
+
+
+def load_audit(run: Path) -> DecayAudit | None:
+    """The audit of the decay in a run folder; None where the run has none.
+
+    Raises InputError, which names the file, where it is no such audit.
+    """
+    file = run / DECAY
+    if not file.is_file():
+        return None
+    try:
+        value = parse(file.read_bytes())
+        _check(value, _validator("decay"))
+    except (OSError, InputError) as error:
+        raise InputError(f"{printable(str(file))}: {error}") from error
+    return _of(DecayAudit, value)
 
 
 def parse(content: bytes) -> Any:
@@ -84,7 +100,11 @@ def validate(value: Any) -> None:
             else "no schema_version"
         )
         raise InputError(f"the report has {has}; this qwd reads version {SCHEMA_VERSION}")
-    error = next(_validator().iter_errors(value), None)
+    _check(value, _validator())
+
+
+def _check(value: Any, validator: Any) -> None:
+    error = next(validator.iter_errors(value), None)
     if error is not None:
         raise InputError(f"{_short(error.json_path)}: {_short(error.message)}")
 
@@ -96,10 +116,13 @@ def schema() -> dict[str, Any]:
 
 
 @functools.cache
-def _validator() -> Any:
+def _validator(part: str | None = None) -> Any:
+    """Of a report, or of a part that its schema defines."""
     from jsonschema import Draft202012Validator
 
-    return Draft202012Validator(schema())
+    whole = schema()
+    rule = {"$ref": f"#/$defs/{part}", "$defs": whole["$defs"]} if part else whole
+    return Draft202012Validator(rule)
 
 
 def _not_finite(text: str) -> NoReturn:

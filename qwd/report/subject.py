@@ -12,6 +12,8 @@ from qwd.checkpoints import read_weights
 from qwd.config import TrainConfig
 from qwd.errors import UsageError
 from qwd.quantize.folding import weight_names
+from qwd.report.figures import DecayAudit
+from qwd.report.load import load_audit
 from qwd.train.data import Data
 from qwd.train.layout import WEIGHTS
 from qwd.train.models import channels_needed
@@ -28,6 +30,7 @@ class Subject:
     path: str | None = None
     config: TrainConfig | None = None
     dose: float | None = None
+    decay: DecayAudit | None = None
     model: nn.Module | None = None
     state: Mapping[str, Tensor]
     data: Data | None = None
@@ -76,6 +79,7 @@ class Subjects:
             config=trained,
             # The dose follows from the number of images that the run was trained on.
             dose=planned_dose(trained, len(data.train)) if own_data else None,
+            decay=load_audit(path),
             model=model,
             state=model.state_dict(),
             data=data,

@@ -1,7 +1,11 @@
 """From the name of a device to the device."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
+from qwd.config import TrainConfig
 from qwd.errors import UsageError
 
 
@@ -20,3 +24,14 @@ def device_called(name: str) -> torch.device:
             f"--device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices"
         )
     return device
+
+
+@contextlib.contextmanager
+def enough_memory(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """A device that runs out of memory inside is a UsageError that says what helps."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UsageError(
+            f"--batch-size {config.batch_size}: out of memory on {device}; choose a smaller one"
+        ) from error

@@ -1,8 +1,9 @@
 """The files of a run folder and its place; free of torch.
 
 ``config.yaml`` (all that is needed to repeat the run), ``environment.json`` (the machine and the
-versions), ``metrics.csv`` (a row per epoch), ``checkpoint.pt`` (the latest state, to resume from),
-``model.safetensors`` (the trained weights), ``report.json`` (written by the report).
+versions), ``decay.json`` (what is decayed by how much, verified), ``metrics.csv`` (a row per
+epoch), ``checkpoint.pt`` (the latest state, to resume from), ``model.safetensors`` (the trained
+weights), ``report.json`` (written by the report).
 """
 
 import re
@@ -12,6 +13,7 @@ from qwd.config import TrainConfig
 from qwd.setting import short
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.csv"
+DECAY = "decay.json"
 CHECKPOINT, WEIGHTS, REPORT = "checkpoint.pt", "model.safetensors", "report.json"
 
 RUNS = Path("runs")

@@ -15,11 +15,13 @@ from torch import nn
 from qwd import layers
 from qwd.checkpoints import read_pickle
 from qwd.config import TrainConfig
+from qwd.decay import Audit
 from qwd.errors import InputError, UsageError
 from qwd.files import write_atomically, write_text
 from qwd.train.layout import (
     CHECKPOINT,
     CONFIG,
+    DECAY,
     ENVIRONMENT,
     METRICS,
     WEIGHTS,
@@ -78,9 +80,10 @@ def read_run(path: Path) -> Run:
     return Run(path, config, tuple(rows))
 
 
-def write_start(path: Path, config: TrainConfig, device: torch.device) -> None:
-    """Begin a run folder: its settings and its environment."""
+def write_start(path: Path, config: TrainConfig, device: torch.device, audit: Audit) -> None:
+    """Begin a run folder: its settings, its environment, and who is decayed by how much."""
     write_text(path / CONFIG, config.to_yaml())
+    write_text(path / DECAY, json.dumps(audit.to_dict(), indent=2) + "\n")
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     environment = {

@@ -2,7 +2,8 @@
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +17,19 @@ from qwd.errors import DivergedError, InputError, UsageError, reason
 from qwd.files import sole_user
 from qwd.quantize.folding import fold_plan
 from qwd.quantize.statistics import mean_range
-from qwd.registry import FORMS, OPTIMIZERS
 from qwd.setting import option_name
 from qwd.train import layout, run, seeding
 from qwd.train.data import Data
 from qwd.train.data.augment import augmentation
-from qwd.train.devices import device_called
+from qwd.train.decaying import decaying_optimizer
+from qwd.train.devices import device_called, enough_memory
+from qwd.train.dosing import advice
 from qwd.train.evaluation import loss_and_accuracy
-from qwd.train.planning import batch_geometry, planned_dose
+from qwd.train.planning import batch_geometry, course
 from qwd.train.prepare import data_for, model_for
-from qwd.train.schedules import rate_factor
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is about to be trained, known before the first step."""
-
-    config: TrainConfig
-    folder: Path
-    device: torch.device
-    parameters: int
-    decayed: int
-    """parameters under decay"""
-    steps_per_epoch: int
-    dose: float | None
-    notes: tuple[str, ...]
-
-
-class Watcher:
-    """Hears of a run's progress; override what is of interest."""
-
-    def begins(self, plan: Plan, epochs_done: int) -> None:
-        """Before the first step; ``epochs_done`` is positive for a resumed run."""
-
-    def stepped(self, epoch: int, step: int, steps: int) -> None:
-        """After each step, both counted from 1."""
-
-    def epoch_ended(self, row: dict[str, float | None]) -> None:
-        """After each epoch, with its row of ``metrics.csv``."""
+from qwd.train.progress import Plan, Watcher
+from qwd.train.schedules import RateSchedule
+from qwd.train.stopping import EarlyStopping
 
 
 def train(
@@ -87,28 +63,33 @@ def train(
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists: continue it with --resume, or choose another --out")
     data = data_for(config)
-    with seeding.reproducible(device, config.threads), sole_user(folder):
+    with seeding.reproducible(device, config.threads):
         session = Session(config, data, device)
-        state = run.read_checkpoint(folder) if resume else None
-        if state is not None:
-            session.restore(state, folder)
-        else:
-            run.write_start(folder, session.config, device)
-        watcher.begins(session.plan(folder), len(session.history))
-        try:
-            for epoch in range(len(session.history), config.epochs):
-                session.run_epoch(epoch, watcher)
-                run.write_checkpoint(folder, session.state())
-                run.write_metrics(folder, session.history)
-                watcher.epoch_ended(session.history[-1])
-        except torch.OutOfMemoryError as error:
-            raise UsageError(
-                f"--batch-size {config.batch_size}: out of memory on {device}; choose a smaller one"
-            ) from error
-        # Again, for a run that was killed between its last checkpoint and these.
-        run.write_metrics(folder, session.history)
-        run.write_model(folder, session.model)
+        with sole_user(folder), enough_memory(config, device):
+            _run_all(session, folder, resume, watcher)
     return run.read_run(folder)
+
+
+def _run_all(session: "Session", folder: Path, resume: bool, watcher: Watcher) -> None:
+    """From the start, or the stored state, to the trained weights in ``folder``."""
+    state = run.read_checkpoint(folder) if resume else None
+    if state is not None:
+        session.restore(state, folder)
+    else:
+        run.write_start(folder, session.config, session.device, session.audit)
+    watcher.begins(session.plan(folder), len(session.history))
+    while not session.ended:
+        session.run_epoch(len(session.history), watcher)
+        run.write_checkpoint(folder, session.state())
+        run.write_metrics(folder, session.history)
+        watcher.epoch_ended(session.history[-1])
+    if len(session.history) < session.config.epochs:
+        kept = session.config.early_stop is not None
+        watcher.stopped(len(session.history), session.stopping.epoch, kept)
+    # Again, for a run that was killed between its last checkpoint and these.
+    run.write_metrics(folder, session.history)
+    session.stopping.restore(session.model)
+    run.write_model(folder, session.model)
 
 
 def _same_run(stored: TrainConfig, asked: TrainConfig, folder: Path) -> TrainConfig:
@@ -138,41 +119,37 @@ class Session:
         self.history: list[dict[str, float | None]] = []
         seeding.seed_everything(config.seed, seeding.INITIALIZATION)
         self.model = model_for(config, data).to(device)
-        self.optimizer = OPTIMIZERS.get(config.optimizer).build(
-            decay.param_groups(
-                self.model,
-                config.wd,
-                decay_bias=config.decay_bias,
-                decay_norm=config.decay_norm,
-                no_decay=config.no_decay,
-            ),
-            config.lr,
-            config.momentum,
-        )
-        decay.attach(self.optimizer, FORMS.get(config.form))
         self.batch_size, self.steps_per_epoch = batch_geometry(config, len(data.train))
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, rate_factor(config, self.steps_per_epoch)
-        )
+        self.optimizer = decaying_optimizer(config, self.model, self.steps_per_epoch)
+        self.audit = decay.audit(self.model, self.optimizer)
+        self.audit.check()
+        self.schedule = RateSchedule(self.optimizer, config, self.steps_per_epoch)
+        self.stopping = EarlyStopping(config.early_stop)
+        self.stops = False
+        """whether training ends here, early"""
         kind_of_crop = data.default_augment if config.augment == "auto" else config.augment
         self.augment = augmentation(kind_of_crop)
         self.fold_plan = fold_plan(self.model)
 
     def plan(self, folder: Path) -> Plan:
         """What this session will do."""
-        groups = self.optimizer.param_groups
+        planned = course(self.config, len(self.data.train))
         return Plan(
             config=self.config,
             folder=folder,
             device=self.device,
-            parameters=sum(p.numel() for g in groups for p in g["params"]),
-            decayed=0
-            if self.config.form == "none"
-            else sum(p.numel() for g in groups if g["decay"] for p in g["params"]),
+            parameters=sum(p.numel for p in self.audit.parameters),
+            audit=self.audit,
             steps_per_epoch=self.steps_per_epoch,
-            dose=planned_dose(self.config, len(self.data.train)),
-            notes=(*self.data.notes, *self._batch_note()),
+            dose=planned.dose(self.config.wd),
+            advice=advice(planned, self.config.wd),
+            notes=(*self.data.notes, *self._batch_note(), *self.audit.warnings),
         )
+
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are done, or training stopped before."""
+        return self.stops or len(self.history) >= self.config.epochs
 
     def _batch_note(self) -> list[str]:
         asked = self.config.batch_size
@@ -182,20 +159,11 @@ class Session:
     def run_epoch(self, epoch: int, watcher: Watcher) -> None:
         """Train for one epoch and append its row to the history."""
         started = time.perf_counter()
-        generator = seeding.seed_everything(self.config.seed, epoch)
-        order = torch.randperm(len(self.data.train), generator=generator)
-        batches = self.data.train.batches(
-            order,
-            self.batch_size,
-            device=self.device,
-            augment=self.augment,
-            generator=generator,
-            drop_last=True,
-        )
+        batches = self.batches(epoch)
         self.model.train()
         loss_sum = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self.schedule.rate
         for step, (images, labels) in enumerate(batches, start=1):
             loss, hits = self.step(images, labels)
             loss_sum += loss
@@ -211,6 +179,8 @@ class Session:
                 f"training diverged in epoch {epoch + 1}: the loss is not finite; "
                 f"try a lower --lr than {self.config.lr:g}"
             )
+        falls_to_its_end = self.schedule.epoch_ended(validation_loss)
+        self.stops = self.stopping.saw(epoch + 1, validation_loss, self.model) or falls_to_its_end
         self.history.append(
             {
                 "epoch": epoch + 1,
@@ -221,8 +191,22 @@ class Session:
                 "validation_accuracy": validation_accuracy,
                 "gap_pp": 100 * (train_accuracy - validation_accuracy),
                 **self.ranges(),
+                "best_epoch": self.stopping.epoch,
                 "seconds": time.perf_counter() - started,
             }
+        )
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The augmented images and labels of one epoch, in whole batches; seeds everything."""
+        generator = seeding.seed_everything(self.config.seed, epoch)
+        order = torch.randperm(len(self.data.train), generator=generator)
+        return self.data.train.batches(
+            order,
+            self.batch_size,
+            device=self.device,
+            augment=self.augment,
+            generator=generator,
+            drop_last=True,
         )
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,7 +217,7 @@ class Session:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.scheduler.step()
+        self.schedule.step()
         return loss.detach(), (outputs.detach().argmax(dim=1) == labels).sum()
 
     def ranges(self) -> dict[str, float | None]:
@@ -247,7 +231,9 @@ class Session:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "stops": self.stops,
             "history": self.history,
         }
 
@@ -256,7 +242,9 @@ class Session:
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.scheduler.load_state_dict(state["scheduler"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.stopping.load_state_dict(state["stopping"])
+            self.stops = bool(state["stops"])
             self.history = list(state["history"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(

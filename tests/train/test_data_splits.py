@@ -96,6 +96,21 @@ def test_order_is_respected(split):
     assert torch.equal(found_labels, labels[order])
 
 
+def test_a_subset_is_a_split_of_these_images(split):
+    images, labels = whole(split)
+    positions = torch.randperm(len(split), generator=torch.Generator().manual_seed(3))[:5]
+    subset = split.subset(positions)
+    found, found_labels = whole(subset, 2)
+    assert torch.equal(found, images[positions])
+    assert torch.equal(found_labels, labels[positions])
+    assert torch.equal(subset.labels, labels[positions])
+    again = subset.subset(torch.tensor([1, 0]))
+    assert torch.equal(whole(again)[0], images[positions[[1, 0]]])
+    assert len({split.sha256(), subset.sha256(), again.sha256()}) == 3
+    assert split.subset(torch.arange(len(split))).sha256() == split.sha256()
+    assert len(split.subset(positions[:0])) == 0
+
+
 def test_last_batch_is_kept_or_dropped(split):
     order = torch.arange(11) % len(split)
     sizes = [[len(y) for _, y in split.batches(order, 4, device=CPU, drop_last=d)] for d in (0, 1)]

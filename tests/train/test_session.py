@@ -1,5 +1,6 @@
 """The training loop: reproducible, resumable, honest about divergence, and a good guest."""
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,19 @@ from torch.utils.data import Dataset
 
 import qwd
 from qwd.config import TrainConfig
-from qwd.errors import DivergedError, InputError, StorageError, UsageError
+from qwd.errors import (
+    DivergedError,
+    InputError,
+    StorageError,
+    UsageError,
+    VerificationError,
+)
 from qwd.files import sole_user
 from qwd.train import session
 from qwd.train.data import Data, load, load_pair
-from qwd.train.session import Session, Watcher, train
+from qwd.train.evaluation import loss_and_accuracy
+from qwd.train.progress import Watcher
+from qwd.train.session import Session, train
 
 SHORT = TrainConfig(epochs=4, batch_size=64, threads=1)
 
@@ -214,3 +223,78 @@ def test_from_python(tmp_path: Path, monkeypatch) -> None:
     run = qwd.train(qwd.TrainConfig(epochs=1, wd=1e-3))  # type: ignore[operator]
     assert str(run).startswith("runs/small_cnn-digits-wd1e-3-s0: epoch 1, ")
     assert not run.model().training
+
+
+def stopped_early(config: TrainConfig, folder: Path) -> list:
+    heard = []
+
+    class Listening(Watcher):
+        def stopped(self, epoch: int, best: int, kept: bool) -> None:
+            heard.append((epoch, best, kept))
+
+    run = train(config, out=folder, watcher=Listening())
+    return [run, *heard]
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
+    config = replace(SHORT, epochs=30, early_stop=2, lr=0.3)
+    run, (epoch, best, kept) = stopped_early(config, tmp_path / "run")
+    losses = [row["validation_loss"] for row in run.metrics]
+    assert epoch == len(losses) == best + 2 < 30
+    assert kept
+    assert losses.index(min(losses)) == best - 1 == run.metrics[-1]["best_epoch"] - 1
+    data = load("digits")
+    loss, accuracy = loss_and_accuracy(run.model(), data.validation, torch.device("cpu"))
+    assert (loss, accuracy) == (losses[best - 1], run.metrics[best - 1]["validation_accuracy"])
+
+
+def test_the_plateau_schedule_ends_the_training(tmp_path: Path) -> None:
+    config = replace(SHORT, epochs=40, lr_schedule="plateau", lr_patience=1, lr_gamma=0.01)
+    run, (epoch, _, kept) = stopped_early(config, tmp_path / "run")
+    assert epoch == len(run.metrics) < 40
+    assert not kept
+    assert run.metrics[-1]["lr"] == pytest.approx(0.1 / 1024)
+
+
+def test_an_early_end_survives_interruption(tmp_path: Path) -> None:
+    config = replace(SHORT, epochs=30, early_stop=2, lr=0.3)
+    whole = train(config, out=tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        train(config, out=tmp_path / "cut", watcher=StopAfter(len(whole.metrics)))
+    resumed = train(config, out=tmp_path / "cut", resume=True)
+    ours, theirs = (load_file(r.path / "model.safetensors") for r in (whole, resumed))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert len(whole.metrics) == len(resumed.metrics)
+
+
+def test_the_audit_is_part_of_the_run_folder(tmp_path: Path) -> None:
+    config = replace(SHORT, epochs=1, decay=("^linear=0.5",), bias_lr=2.0)
+    run = train(config, out=tmp_path / "run")
+    audit = json.loads((run.path / "decay.json").read_text())
+    assert audit["failures"] == audit["warnings"] == []
+    table = {p["name"]: (p["form"], p["coefficient"], p["lr"]) for p in audit["parameters"]}
+    assert table["conv1.weight"] == ("l2", 1e-4, 0.1)
+    assert table["linear.weight"] == (*table["linear.bias"][:2], 0.1) == ("l2", 5e-5, 0.1)
+    assert table["linear.bias"][2] == 0.2
+    assert table["bn1.weight"] == (None, 0.0, 0.1)
+
+
+def test_a_decay_that_the_optimizer_does_not_carry_out_ends_the_run(tmp_path: Path) -> None:
+    config = replace(SHORT, optimizer=f"{__name__}:Forgetful", momentum=None, wd=0.1)
+    with pytest.raises(VerificationError, match="audit of the decay failed: conv1.weight and 3 mo"):
+        train(config, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class Forgetful(torch.optim.SGD):
+    """Undoes what happens before its steps."""
+
+    def __init__(self, params, lr: float):
+        super().__init__(params, lr=lr)
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.grad.mul_(0.5)
+        return super().step(closure)

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from qwd.quantize.figures import WeightFigures
 from qwd.report.figures import (
+    DecayAudit,
+    DecayedParameter,
     DeployedReport,
     ModelReport,
     Report,
@@ -56,6 +58,8 @@ def _model(model: ModelReport, top: int | None) -> Iterator[Block]:
         accuracy if model.float_accuracy is not None else "accuracy not measured",
     ]
     yield Note("; ".join(facts))
+    if model.decay:
+        yield from _decay(model.decay)
     if model.schemes:
         yield _schemes(model.schemes)
     yield _summary(model.summary)
@@ -66,6 +70,33 @@ def _model(model: ModelReport, top: int | None) -> Iterator[Block]:
     if model.deployed:
         yield from _deployed(model.deployed, top)
     yield from (Note(text, "warning") for text in model.warnings)
+
+
+def _decay(audit: DecayAudit) -> Iterator[Block]:
+    """Parameters of one kind and one coefficient in a row."""
+    alike: dict[tuple[str, str, str], list[DecayedParameter]] = {}
+    for p in audit.parameters:
+        key = (p.form or "not decayed", p.kind, numbers.decay(p.coefficient) if p.form else "-")
+        alike.setdefault(key, []).append(p)
+    yield Table(
+        header=("decay", "of", "wd", "tensors", "elements", "step takes, at the peak rate"),
+        keys=3,
+        rows=tuple(
+            (
+                *key,
+                numbers.count(len(found)),
+                numbers.count(sum(p.numel for p in found)),
+                numbers.digits(max((p.lost for p in found if p.lost is not None), default=None), 3)
+                if found[0].form
+                else "0",
+            )
+            for key, found in alike.items()
+        ),
+    )
+    verdict = "; ".join(audit.failures) or (
+        f"verified by a step without gradient, within {audit.ulps:.2g} units in the last place"
+    )
+    yield Note(f"{numbers.percent(audit.share)} of the parameters are decayed, {verdict}.")
 
 
 def _schemes(schemes: dict[str, SchemeResult]) -> Table:

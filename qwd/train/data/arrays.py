@@ -130,6 +130,11 @@ class ArraySplit(Split):
             x = images.to(torch.float32, memory_format=torch.contiguous_format)
             yield x.mul_(factor).add_(shift), labels[part]
 
+    def subset(self, positions: Tensor) -> "ArraySplit":
+        """See `Split.subset`."""
+        rows, labels = self.rows[positions], self.labels[positions]
+        return ArraySplit(self.pixels, labels, mean=self.mean, std=self.std, rows=rows)
+
     def sha256(self) -> str:
         """See `Split.sha256`; over the bytes of the images, wherever these are stored."""
         if self._digest is None:

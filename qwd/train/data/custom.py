@@ -59,6 +59,11 @@ class DatasetSplit(Split):
                 images = augment(images, generator)
             yield images.contiguous(), labels.to(device)
 
+    def subset(self, positions: Tensor) -> "DatasetSplit":
+        """See `Split.subset`."""
+        rows, labels = self.rows[positions], self.labels[positions]
+        return DatasetSplit(self.items, labels, rows, self.channels)
+
     def sha256(self) -> str:
         """See `Split.sha256`; over the normalised float32 images as the data set returns them."""
         if self._digest is None:

@@ -37,6 +37,10 @@ class Split(ABC):
         """
 
     @abstractmethod
+    def subset(self, positions: Tensor) -> "Split":
+        """The images at ``positions``, int64 [k] in this split, in that order; none is copied."""
+
+    @abstractmethod
     def sha256(self) -> str:
         """Hex digest of images, labels and normalisation; the same on every machine."""
 

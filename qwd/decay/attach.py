@@ -1,0 +1,140 @@
+"""A form at work: hooks around the steps of any torch optimizer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from qwd.decay.forms import Form
+from qwd.decay.schedules import Schedule, constant
+from qwd.errors import UsageError
+
+STEP = "decay_step"
+"""steps taken, kept in the parameter groups so that the optimizer's state dict carries it"""
+
+
+def attach(optimizer: Optimizer, form: Form, *, schedule: Schedule = constant) -> "Attached":
+    """Apply ``form`` around each ``optimizer.step()``, with each group's ``decay`` and ``lr``.
+
+    Groups come from `qwd.decay.param_groups`; one whose ``decay`` is 0 or absent is not decayed.
+    ``schedule(step, lr / peak lr)`` multiplies the coefficients; see `qwd.decay.schedules`.
+    Parameters without a gradient are left alone, as torch.optim does. Gradient forms add to
+    ``.grad`` in place, after unscaling and clipping. Closures, ``maximize``, ``foreach``, and
+    ``fused`` with torch's GradScaler are respected. ``remove()`` of what is returned ends it.
+
+    Raises UsageError where no group has a ``decay``, and where the optimizer decays already, by
+    itself (as AdamW does by default) or through this.
+    """
+    if attached_to(optimizer) is not None:
+        raise UsageError("this optimizer has a decay attached already: remove() it first")
+    name = type(optimizer).__name__
+    for key in ("weight_decay", "lambd"):  # ASGD has the second one too
+        own = [g[key] for g in optimizer.param_groups if g.get(key)]
+        if own:
+            raise UsageError(f"{name} has a {key} of {own[0]:g} of its own: build it with {key}=0")
+    if not any("decay" in group for group in optimizer.param_groups):
+        raise UsageError(
+            f"no parameter group of this {name} has a 'decay': build it from "
+            "qwd.decay.param_groups(model, wd)"
+        )
+    return Attached(optimizer, form, schedule)
+
+
+def attached_to(optimizer: Optimizer) -> "Attached | None":
+    """The decay that is attached to ``optimizer``, if any."""
+    hooks = optimizer._optimizer_step_pre_hooks.values()
+    owners = (getattr(hook, "__self__", None) for hook in hooks)
+    return next((owner for owner in owners if isinstance(owner, Attached)), None)
+
+
+def peak_rate(group: dict[str, Any]) -> float:
+    """The highest learning rate of a group: what its scheduler says, else the rate it has now."""
+    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
+
+
+class Attached:
+    """A form that acts at each step of one optimizer; made by `attach`."""
+
+    def __init__(self, optimizer: Optimizer, form: Form, schedule: Schedule):
+        self.form = form
+        self.schedule = schedule
+        self._previous: list[tuple[list[Tensor], list[Tensor], float, float]] = []
+        self._begun = False
+        self._handles = (
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        )
+
+    def remove(self) -> None:
+        """End the decay."""
+        for handle in self._handles:
+            handle.remove()
+
+    def coefficient(self, group: dict[str, Any]) -> float:
+        """What ``group`` is decayed by at its next step: its ``decay`` times the schedule."""
+        wd = group.get("decay", 0.0)
+        if not wd or not self.form.acts:
+            return 0.0
+        peak = peak_rate(group)
+        rate = float(group["lr"]) / peak if peak else 1.0
+        # AdamC: wd * lr_t^2 / lr_max, one lr_t being the decoupled form's own (Defazio 2025).
+        corrected = rate if group.get("lr_corrected") else 1.0
+        return wd * corrected * self.schedule(group.get(STEP, 0), rate)
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        self._begun = False
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if not callable(closure):
+            self._act(optimizer)
+            return None
+
+        # The gradients exist once the closure has run; line searches run it several times.
+        def decayed() -> Any:
+            loss = closure()
+            self._act(optimizer)
+            return loss
+
+        return args[:1], {**kwargs, "closure": decayed}
+
+    @torch.no_grad()
+    def _act(self, optimizer: Any) -> None:
+        first, self._begun = not self._begun, True
+        # Fused optimizers unscale their gradients, and skip a step, inside of it.
+        skipped = getattr(optimizer, "found_inf", None)
+        scale = getattr(optimizer, "grad_scale", None)
+        if skipped is not None and float(skipped):
+            return
+        for weights, wd, lr, sign in self._decayed(optimizer):
+            if self.form.gradient is not None:
+                gradients = [w.grad for w in weights if w.grad is not None]
+                self.form.gradient(gradients, weights, sign * wd * _number(scale, 1.0))
+            elif first and self.form.before is not None:
+                self.form.before(weights, wd, lr)
+            elif first:
+                self._previous.append((weights, [w.clone() for w in weights], wd, lr))
+        if first:
+            for group in optimizer.param_groups:
+                group[STEP] = group.get(STEP, 0) + 1
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        for weights, previous, wd, lr in self._previous:
+            assert self.form.after is not None
+            self.form.after(weights, previous, wd, lr)
+        self._previous = []
+
+    def _decayed(self, optimizer: Optimizer) -> Iterator[tuple[list[Tensor], float, float, int]]:
+        """Of each group: weights with a gradient, coefficient, rate, and -1 where it ascends."""
+        for group in optimizer.param_groups:
+            wd = self.coefficient(group)
+            weights = [w for w in group["params"] if w.grad is not None] if wd else []
+            if self.form.gradient is not None and any(w.grad.is_sparse for w in weights):
+                raise UsageError("a form that changes gradients needs dense ones, not sparse")
+            if weights:
+                yield weights, wd, float(group["lr"]), -1 if group.get("maximize") else 1
+
+
+def _number(scale: Tensor | None, default: float) -> float:
+    return default if scale is None else float(scale)

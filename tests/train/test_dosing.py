@@ -1,0 +1,84 @@
+"""The dose table against hand-made figures."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from qwd.config import TrainConfig
+from qwd.train import seeding
+from qwd.train.data import load
+from qwd.train.dosing import advice, dose_table
+from qwd.train.planning import course
+from qwd.train.prepare import model_for
+
+CONSTANT = TrainConfig(lr_schedule="constant", epochs=10, batch_size=50, lr=0.1)
+
+
+def test_rows_by_hand() -> None:
+    """200 images, 4 steps an epoch, 40 steps, momentum 0.9: D = 40 * 0.1 * 10 * wd."""
+    table = dose_table(CONSTANT, (1e-3, 1e-2, 0.0), images=200, target=0.8)
+    small, large, none = table.rows
+    assert (small.dose, large.dose, none.dose) == (pytest.approx(0.04), pytest.approx(0.4), 0)
+    assert large.shrinkage == pytest.approx(1 - math.exp(-0.4))
+    assert small.tau_steps == pytest.approx(1000)
+    assert small.tau_epochs == pytest.approx(250)
+    assert none.tau_steps is None
+    assert none.decades is None
+    assert large.decades == pytest.approx(1)
+    assert table.wd_for_target == pytest.approx(0.02)
+    assert not table.too_small
+    assert dose_table(CONSTANT, (1e-3, 0.0), images=200).too_small
+    assert small.penalty_share is None
+
+
+def test_the_penalty_at_the_start() -> None:
+    data = load("digits")
+    seeding.seed_everything(3, seeding.INITIALIZATION)
+    config = TrainConfig(seed=3)
+    model = model_for(config, data).train()
+    cpu = torch.device("cpu")
+    images, labels = next(iter(data.train.batches(torch.arange(256), 256, device=cpu)))
+    loss = F.cross_entropy(model(images), labels).item()
+    square = sum(
+        p.detach().double().square().sum().item() for p in model.parameters() if p.ndim >= 2
+    )
+    table = dose_table(config, (1e-4,))
+    assert table.rows[0].penalty_share == pytest.approx(1e-4 / 2 * square / loss, rel=1e-4)
+    assert table.suggestion == pytest.approx(0.1 * 2 * loss / square, rel=1e-4)
+
+
+def test_conversion_to_another_rate() -> None:
+    table = dose_table(CONSTANT, (1e-3,), images=200, convert_lr=1e-3)
+    assert table.conversions["qwd l2"] == (pytest.approx(0.1),)
+    assert table.conversions["torch.optim.AdamW"] == (pytest.approx(1.0),)
+    assert table.conversions["pytorch_optimizer fixed_decay"] == (pytest.approx(1e-3),)
+
+
+def test_what_has_no_dose() -> None:
+    table = dose_table(TrainConfig(optimizer="adam"), (1e-3,), images=200)
+    assert table.rows[0].dose is None
+    assert table.wd_for_target is None
+    assert not table.too_small
+    assert set(table.conversions["qwd l2"]) == {None}
+
+
+def test_advice_is_for_doses_too_small_to_show() -> None:
+    planned = course(CONSTANT, 200)
+    assert advice(planned, 1e-2) is None
+    assert advice(planned, 0.0) is None
+    assert advice(planned, 1e-3) == (
+        "below 0.05, too small to show; for a dose of 0.5 use --wd 0.0125"
+    )
+
+
+def test_written_forms_hold_every_figure() -> None:
+    table = dose_table(CONSTANT, (1e-3, 1e-2), images=200)
+    content = json.loads(table.to_json())
+    assert [row["dose"] for row in content["rows"]] == [row.dose for row in table.rows]
+    assert content["too_small"] is False
+    header, *lines = table.to_csv().splitlines()
+    assert header.startswith("wd,dose,shrinkage,tau_steps")
+    assert len(lines) == 2
