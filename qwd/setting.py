@@ -88,9 +88,10 @@ def applied(field: dataclasses.Field[Any], of: Any) -> Any:
     if only.applies(chosen):
         return only.default if value is None else value
     if value not in (None, only.default):
+        given = "" if value is True else f" {plain(value)}"
         belongs_to = f"{option_name(only.field)} {either(only.values)}"
         raise UsageError(
-            f"{option_name(field.name)} {plain(value)}: belongs to {belongs_to}, not to {chosen}"
+            f"{option_name(field.name)}{given}: belongs to {belongs_to}, not to {chosen}"
         )
     return field.default
 

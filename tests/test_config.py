@@ -134,7 +134,7 @@ def test_unknown_names_anywhere_are_errors_with_the_nearest() -> None:
 def test_settings_that_contradict_each_other() -> None:
     with pytest.raises(UsageError, match="--lr-gamma 0.5: belongs to --lr-schedule step, multis"):
         TrainConfig(lr_gamma=0.5)
-    with pytest.raises(UsageError, match="--cautious True: belongs to --form decoupled, not to l2"):
+    with pytest.raises(UsageError, match="--cautious: belongs to --form decoupled, not to l2"):
         TrainConfig(cautious=True)
     with pytest.raises(UsageError, match="--wd-schedule piecewise: needs --wd-at"):
         TrainConfig(wd_schedule="piecewise")

@@ -6,6 +6,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from qwd.setting import short
 from qwd.train.progress import Plan, Watcher
 
+COLUMNS = (
+    ("epoch", "epoch", "d", 5),
+    ("loss", "train_loss", ".4f", 8),
+    ("penalty", "penalty", ".1e", 8),
+    ("train", "train_accuracy", ".2%", 7),
+    ("val", "validation_accuracy", ".2%", 7),
+    ("gap, pp", "gap_pp", "+.2f", 7),
+    ("|w|", "weight_norm", ".2f", 6),
+    ("step/|w|", "update_ratio", ".1e", 8),
+    ("|g|", "gradient_norm", ".1e", 7),
+    ("range", "range", ".4f", 7),
+    ("folded", "folded_range", ".4f", 7),
+    ("range/std", "range_over_std", ".2f", 9),
+    ("dead", "dead_channels", ".1%", 5),
+    ("s", "seconds", ".1f", 5),
+)
+"""header, column of metrics.csv, format, width; ``step/|w|`` is healthy near 1e-3"""
+
 
 class TrainingProgress(Watcher):
     """Writes progress to stderr; the bar within an epoch shows on terminals alone."""
@@ -47,25 +65,17 @@ class TrainingProgress(Watcher):
             )
         if epochs_done:
             self.console.print(f"resumed after epoch {epochs_done}")
-        self.console.print(
-            "epoch     loss   train     val       gap     range    folded  range/std       s"
-        )
+        self.console.print(" ".join(f"{name:>{width}}" for name, _, _, width in COLUMNS))
 
     def stepped(self, epoch: int, step: int, steps: int) -> None:
         self.bar.update(self.task, completed=step, total=steps, epoch=epoch)
 
     def epoch_ended(self, row: dict[str, float | None]) -> None:
-        def shown(name: str, form: str) -> str:
-            value = row[name]
-            return "-" if value is None else format(value, form)
-
-        self.console.print(
-            f"{shown('epoch', 'd'):>5} {shown('train_loss', '.4f'):>8} "
-            f"{shown('train_accuracy', '.2%'):>7} {shown('validation_accuracy', '.2%'):>7} "
-            f"{shown('gap_pp', '+.2f'):>6} pp {shown('range', '.4f'):>9} "
-            f"{shown('folded_range', '.4f'):>9} {shown('range_over_std', '.2f'):>10} "
-            f"{shown('seconds', '.1f'):>7}"
-        )
+        cells = [
+            f"{'-' if row[key] is None else format(row[key], form):>{width}}"
+            for _, key, form, width in COLUMNS
+        ]
+        self.console.print(" ".join(cells))
 
     def stopped(self, epoch: int, best: int, kept: bool) -> None:
         what = "its weights are kept" if kept else "the last weights are kept"

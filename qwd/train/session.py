@@ -30,6 +30,10 @@ from qwd.train.prepare import data_for, model_for
 from qwd.train.progress import Plan, Watcher
 from qwd.train.schedules import RateSchedule
 from qwd.train.stopping import EarlyStopping
+from qwd.train.watch import Watch
+
+PENALTIES = {"l1": "l1", "none": "none"}
+"""what a form adds to the loss, where that is not wd/2 |w|^2"""
 
 
 def train(
@@ -130,6 +134,7 @@ class Session:
         kind_of_crop = data.default_augment if config.augment == "auto" else config.augment
         self.augment = augmentation(kind_of_crop)
         self.fold_plan = fold_plan(self.model)
+        self.watch = Watch(self.model, self.optimizer, PENALTIES.get(config.form, "l2"))
 
     def plan(self, folder: Path) -> Plan:
         """What this session will do."""
@@ -165,15 +170,16 @@ class Session:
         right = torch.zeros((), device=self.device)
         rate = self.schedule.rate
         for step, (images, labels) in enumerate(batches, start=1):
-            loss, hits = self.step(images, labels)
+            loss, hits = self.step(images, labels, watched=step == self.steps_per_epoch)
             loss_sum += loss
             right += hits
             watcher.stepped(epoch + 1, step, self.steps_per_epoch)
         seen = self.steps_per_epoch * self.batch_size
         train_loss, train_accuracy = loss_sum.item() / self.steps_per_epoch, right.item() / seen
-        validation_loss, validation_accuracy = loss_and_accuracy(
-            self.model, self.data.validation, self.device
-        )
+        with self.watch.validating():
+            validation_loss, validation_accuracy = loss_and_accuracy(
+                self.model, self.data.validation, self.device
+            )
         if not math.isfinite(train_loss) or not math.isfinite(validation_loss):
             raise DivergedError(
                 f"training diverged in epoch {epoch + 1}: the loss is not finite; "
@@ -190,8 +196,9 @@ class Session:
                 "validation_loss": validation_loss,
                 "validation_accuracy": validation_accuracy,
                 "gap_pp": 100 * (train_accuracy - validation_accuracy),
-                **self.ranges(),
                 "best_epoch": self.stopping.epoch,
+                "folded_range": self.folded_range(),
+                **self.watch.row(),
                 "seconds": time.perf_counter() - started,
             }
         )
@@ -209,22 +216,26 @@ class Session:
             drop_last=True,
         )
 
-    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        self, images: Tensor, labels: Tensor, *, watched: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """One update; returns the loss and the number of images classified rightly."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
             outputs = self.model(images)
             loss = F.cross_entropy(outputs, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if watched:
+            self.watch.before_step()
         self.optimizer.step()
+        if watched:
+            self.watch.after_step()
         self.schedule.step()
         return loss.detach(), (outputs.detach().argmax(dim=1) == labels).sum()
 
-    def ranges(self) -> dict[str, float | None]:
-        """Mean weight range, raw and as deployed, and raw range / std."""
-        deployed = self.fold_plan.apply(self.model).module
-        raw, ratio = mean_range(self.model)
-        return {"range": raw, "folded_range": mean_range(deployed)[0], "range_over_std": ratio}
+    def folded_range(self) -> float | None:
+        """Mean weight range as deployed, weighted by elements."""
+        return mean_range(self.fold_plan.apply(self.model).module)[0]
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs; random numbers follow from seed and epoch and are not in it."""
