@@ -16,6 +16,12 @@ from qwd.setting import Only, applied, read, setting
 MACHINE_SETTINGS = ("data_dir", "download", "device", "threads")
 """What is the machine's affair, not the run's: where data lie, and what computes."""
 
+DECAY_SETTINGS = (
+    *("wd", "form", "cautious", "lr_corrected", "proximal", "no_decay", "decay", "decay_bias"),
+    *("decay_norm", "decay_embedding", "wd_schedule", "wd_end", "wd_at", "wd_until"),
+)
+"""What describes the decay: all that may differ between runs that are read against each other."""
+
 
 def _for_schedule(*names: str, default: Any) -> Only:
     return Only("lr_schedule", names, default, SCHEDULES)

@@ -24,6 +24,7 @@ UNFELT = 0.5
 @click.option("--images", metavar="N", help="training images, in place of reading --data")
 @click.option("--convert", is_flag=True, help="show the same dose in other tools' coefficients")
 @click.option("--convert-lr", metavar="RATE", help="--convert to this peak rate; default: the same")
+@click.option("--convert-momentum", metavar="MU", help="... and this momentum of SGD; likewise")
 @output_options
 @click.option("--config", "config_file", metavar="FILE", help="settings from a YAML file")
 @setting_options(without=("wd",))
@@ -33,6 +34,7 @@ def command(
     images: str | None,
     convert: bool,
     convert_lr: str | None,
+    convert_momentum: str | None,
     json_path: str | None,
     csv_path: str | None,
     config_file: str | None,
@@ -50,13 +52,18 @@ def command(
     aim = checked("--target", positive, target)
     n = checked("--images", parsing.optional(parsing.integer(least=1)), images)
     rate = checked("--convert-lr", parsing.optional(positive), convert_lr)
+    momentum = checked(
+        "--convert-momentum",
+        parsing.optional(parsing.number(least=0, most=0.9999)),
+        convert_momentum,
+    )
     checked_outputs(json_path, csv_path)
 
     from qwd.train.dosing import dose_table
 
-    table = dose_table(config, values, images=n, target=aim, convert_lr=rate)
+    table = dose_table(config, values, images=n, target=aim, lr=rate, momentum=momentum)
     if deliver(table, json_path, csv_path):
-        _show(table, convert=convert or rate is not None)
+        _show(table, convert=convert or rate is not None or momentum is not None)
 
 
 def _show(table: "DoseTable", *, convert: bool) -> None:

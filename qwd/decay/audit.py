@@ -149,6 +149,11 @@ def audit(model: nn.Module, optimizer: Optimizer) -> Audit:
             failures[facts.failure].append(name)
         if facts.warning:
             warnings[facts.warning].append(name)
+    asked = max((probe.coefficient(group) for group in optimizer.param_groups), default=0.0)
+    if asked and not any(entry.form for entry in audited):
+        failures[f"no parameter of the model is decayed, though a group asks for {asked:g}"] = [
+            "all"
+        ]
     return Audit(
         optimizer=type(optimizer).__name__,
         parameters=tuple(audited),
@@ -189,7 +194,7 @@ class _Probe:
 
     def judge(self, w: Tensor, group: Group) -> _Facts:
         """What the step did to one parameter, and whether that is its form's doing."""
-        lr, after, wd = peak_rate(group), self.stepped[id(w)], self._coefficient(group)
+        lr, after, wd = peak_rate(group), self.stepped[id(w)], self.coefficient(group)
         lost = _lost(w.detach(), after)
         if not wd:
             if _same_bits(w, after):
@@ -218,7 +223,7 @@ class _Probe:
             return self.attached.form
         known = [l2] if isinstance(self.optimizer, SGD) else [decoupled, l2, independent]
         decayed = [
-            (w, g) for g in self.optimizer.param_groups for w in g["params"] if self._coefficient(g)
+            (w, g) for g in self.optimizer.param_groups for w in g["params"] if self.coefficient(g)
         ]
 
         def distance(form: Form) -> float:
@@ -229,14 +234,15 @@ class _Probe:
         nearest = min(known, key=distance) if decayed else None
         return nearest if nearest and distance(nearest) <= TOLERANCE else None
 
-    def _coefficient(self, group: Group) -> float:
+    def coefficient(self, group: Group) -> float:
+        """What a group is decayed by."""
         if self.attached and not self.attached.form.acts:
             return 0.0
         return float(group.get("decay" if self.attached else "weight_decay") or 0.0)
 
     def _expected(self, form: Form, w: Tensor, group: Group) -> Tensor:
         """What one step of ``form`` makes of ``w``, float64."""
-        exact, wd, lr = w.detach().double(), self._coefficient(group), peak_rate(group)
+        exact, wd, lr = w.detach().double(), self.coefficient(group), peak_rate(group)
         if form.gradient is None:
             return form.reference(exact, wd, lr)
         if isinstance(self.optimizer, SGD):
@@ -245,7 +251,7 @@ class _Probe:
         if form.name not in self._on_penalty:
 
             def penalty(w: Tensor, group: Group) -> Tensor:
-                gradient = form.reference(w, self._coefficient(group), 0.0)
+                gradient = form.reference(w, self.coefficient(group), 0.0)
                 return -gradient if group.get("maximize") else gradient
 
             self._on_penalty[form.name] = _stepped(self.optimizer, penalty, without_decay=True)
@@ -260,27 +266,20 @@ def _stepped(
     without_decay: bool = False,
 ) -> dict[int, Tensor]:
     """Each parameter, by the id of the live one, after a first step on copies of all."""
-    clone: Any = object.__new__(type(optimizer))
     copies: dict[int, Any] = {}
     groups = []
     for group in optimizer.param_groups:
         for p in group["params"]:
             copies[id(p)] = nn.Parameter(p.detach().clone(), p.requires_grad)
             copies[id(p)].grad = gradient(p.detach(), group)
-        entries = {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
+        entries = {k: copy.deepcopy(v) for k, v in group.items() if not k.startswith("param")}
         rate = entries["lr"]
         peak = peak_rate(group)
         entries["lr"] = rate.fill_(peak) if isinstance(rate, Tensor) else peak
         if without_decay and "weight_decay" in entries:
             entries["weight_decay"] = 0.0
         groups.append({"params": [copies[id(p)] for p in group["params"]], **entries})
-    # As torch pickles an optimizer, but without its state.
-    fresh = {"defaults": optimizer.defaults, "state": defaultdict(dict), "param_groups": groups}
-    clone.__setstate__(fresh)
-    for name, value in vars(optimizer).items():
-        # `step` is what a learning-rate scheduler has bound to the live optimizer.
-        if name not in vars(clone) and name != "step":
-            setattr(clone, name, copy.deepcopy(value, dict(copies)))
+    clone = _fresh(optimizer, groups, copies)
     if form is not None:
         attach(clone, form)
     closure = signature(type(optimizer).step).parameters.get("closure")
@@ -293,6 +292,24 @@ def _stepped(
             f"{type(optimizer).__name__} cannot take a step without gradient: {reason(error)}"
         ) from error
     return {place: parameter.detach() for place, parameter in copies.items()}
+
+
+def _fresh(optimizer: Optimizer, groups: list[Group], copies: dict[int, Any]) -> Any:
+    """An optimizer like the given one, for other parameters, that has taken no step."""
+    made = type(optimizer)
+    takes = signature(made).parameters
+    try:
+        return made(groups, **{k: v for k, v in optimizer.defaults.items() if k in takes})
+    except Exception:
+        # Of a class with arguments of its own: as torch unpickles one, but without its state.
+        clone: Any = object.__new__(made)
+        fresh = {"defaults": optimizer.defaults, "state": defaultdict(dict), "param_groups": groups}
+        clone.__setstate__(fresh)
+        for name, value in vars(optimizer).items():
+            # `step` is what a learning-rate scheduler has bound to the live optimizer.
+            if name not in vars(clone) and name != "step":
+                setattr(clone, name, copy.deepcopy(value, dict(copies)))
+        return clone
 
 
 def _lost(w: Tensor, after: Tensor) -> float | None:

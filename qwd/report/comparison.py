@@ -6,13 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qwd.config import MACHINE_SETTINGS
+from qwd.config import DECAY_SETTINGS, MACHINE_SETTINGS
 from qwd.report.figures import Comparison, Group, ModelReport, Spread, Summary
 from qwd.report.reading import readings
 from qwd.setting import short
-
-DECAY_SETTINGS = ("wd", "form", "no_decay", "decay_bias", "decay_norm")
-"""What may differ between groups that are read against each other."""
 
 Key = tuple[tuple[str, str], ...]
 
@@ -74,7 +71,8 @@ def _labels(keys: list[Key]) -> list[str]:
         entries = dict(key)
         if "name" in entries:
             return entries["name"]
-        shown = [n for n in entries if n in differing or n == "wd"]
+        # A setting that does not apply is None.
+        shown = [n for n in entries if (n in differing and entries[n] != "None") or n == "wd"]
         return ", ".join(
             f"{n.replace('_', '-')} {short(float(entries[n])) if n == 'wd' else entries[n]}"
             for n in shown

@@ -92,13 +92,14 @@ def dose_table(
     *,
     images: int | None = None,
     target: float = TARGET,
-    convert_lr: float | None = None,
+    lr: float | None = None,
+    momentum: float | None = None,
 ) -> DoseTable:
     """What each of ``wds`` would do in the training of ``config``, which is not run.
 
     Without ``images``, their number, the data set is read, and the model's penalty is compared
-    with the loss of one batch at the start. Conversions are for a training of as many steps whose
-    peak rate is ``convert_lr``, by default the same.
+    with the loss of one batch at the start. Conversions are for a training of as many steps with
+    the peak rate ``lr`` and, for what SGD amplifies, ``momentum``, by default the same.
     """
     start = None
     if images is None:
@@ -107,8 +108,9 @@ def dose_table(
         start = _start(config, data)
     planned = course(config, images)
     rows = tuple(_row(config, planned, wd, start) for wd in wds)
-    factor = convert_lr / planned.peak if convert_lr else 1.0
+    factor = lr / planned.peak if lr else 1.0
     rates = [rate * factor for rate in planned.rates]
+    gain = planned.gain if momentum is None else 1 / (1 - momentum)
     return DoseTable(
         form=planned.form.name,
         optimizer=config.optimizer,
@@ -122,7 +124,7 @@ def dose_table(
         suggestion=SHARE / start if start else None,
         conversions={
             name: tuple(
-                None if dose is None else decay.convert(dose, name, rates, gain=planned.gain)
+                None if dose is None else decay.convert(dose, name, rates, gain=gain)
                 for dose in (row.dose for row in rows)
             )
             for name in decay.CONVENTIONS

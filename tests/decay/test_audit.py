@@ -223,3 +223,32 @@ def test_rounding_raises_no_false_alarm(seed: int, wd: float, lr: float) -> None
         decay.audit(model, optimizer).check()
         own = made(model.parameters(), lr=lr, weight_decay=wd)
         assert {p.form for p in decay.audit(model, own).parameters} == {"l2"}
+
+
+def test_a_decay_that_reaches_nothing_of_the_model_is_a_failure() -> None:
+    model, other = network(1), network(2)
+    groups = [
+        {"params": list(model.parameters())},
+        {"params": list(other.parameters()), "decay": 0.1},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    decay.attach(optimizer, forms.l2)
+    with pytest.raises(VerificationError, match="no parameter of the model is decayed"):
+        decay.audit(model, optimizer).check()
+
+
+class OtherArguments(torch.optim.SGD):
+    """Cannot be made again from its defaults, and refers to its parameters by an attribute."""
+
+    def __init__(self, network: nn.Module, speed: float):
+        super().__init__(decay.param_groups(network, 0.1), lr=speed)
+        self.first = self.param_groups[0]["params"][0]
+
+
+def test_an_optimizer_of_another_signature() -> None:
+    model = network(1)
+    optimizer = OtherArguments(model, 0.1)
+    decay.attach(optimizer, forms.decoupled)
+    found = decay.audit(model, optimizer)
+    found.check()
+    assert found.decayed == 56

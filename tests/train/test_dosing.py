@@ -51,9 +51,11 @@ def test_the_penalty_at_the_start() -> None:
 
 
 def test_conversion_to_another_rate() -> None:
-    table = dose_table(CONSTANT, (1e-3,), images=200, convert_lr=1e-3)
+    table = dose_table(CONSTANT, (1e-3,), images=200, lr=1e-3)
     assert table.conversions["qwd l2"] == (pytest.approx(0.1),)
     assert table.conversions["torch.optim.AdamW"] == (pytest.approx(1.0),)
+    plain = dose_table(CONSTANT, (1e-3,), images=200, momentum=0.0)
+    assert plain.conversions["torch.optim.SGD"] == (pytest.approx(1e-2),)
     assert table.conversions["pytorch_optimizer fixed_decay"] == (pytest.approx(1e-3),)
 
 

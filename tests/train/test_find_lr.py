@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,8 +47,8 @@ def trained(config: TrainConfig, steps: int) -> list[float]:
         found: list[float] = []
         step = session.step
 
-        def recorded(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            loss, right = step(images, labels)
+        def recorded(images: Tensor, labels: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+            loss, right = step(images, labels, **options)
             found.append(loss.item())
             return loss, right
 
