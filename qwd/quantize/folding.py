@@ -62,6 +62,19 @@ class FoldPlan:
         folded = {_join(layer, "weight"): norm for layer, norm in self.pairs}
         return Deployed(module, folded, fused, self.warnings)
 
+    @torch.no_grad()
+    def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """The weights of the deployed form alone, by name; those that nothing folds into as is."""
+        if any(hasattr(module, "deploy_form") for module in model.modules()):
+            model, pairs = self.apply(model).module, ()
+        else:
+            pairs = self.pairs
+        found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+        for layer, norm in pairs:
+            pair: Any = model.get_submodule(layer), model.get_submodule(norm)
+            found[_join(layer, "weight")] = _folded_weight(pair[0], _factor(pair[1]))
+        return {name: found[name] for name in weight_names(found)}
+
 
 def deploy(model: nn.Module) -> Deployed:
     """A copy of ``model`` in eval mode, branches fused and BatchNorm folded.
@@ -100,16 +113,27 @@ def fold(layer: _ConvNd | nn.Linear, norm: _BatchNorm) -> None:
 
     Computed in float32 at least and rounded once to the dtype of the weight.
     """
-    mean, var = norm.running_mean, norm.running_var
+    mean, factor = norm.running_mean, _factor(norm)
     assert mean is not None
-    assert var is not None
-    dtype = torch.promote_types(var.dtype, torch.float32)
-    factor = torch.rsqrt(var.to(dtype) + norm.eps)
-    if norm.weight is not None:
-        factor = factor * norm.weight
     bias = (-mean if layer.bias is None else layer.bias - mean) * factor
     if norm.bias is not None:
         bias = bias + norm.bias
+    weight = layer.weight
+    layer.weight = nn.Parameter(_folded_weight(layer, factor), weight.requires_grad)
+    layer.bias = nn.Parameter(bias.to(weight.dtype), weight.requires_grad)
+
+
+def _factor(norm: _BatchNorm) -> Tensor:
+    """gamma / sqrt(var + eps), in float32 at least."""
+    var = norm.running_var
+    assert var is not None
+    dtype = torch.promote_types(var.dtype, torch.float32)
+    factor = torch.rsqrt(var.to(dtype) + norm.eps)
+    return factor if norm.weight is None else factor * norm.weight
+
+
+def _folded_weight(layer: _ConvNd | nn.Linear, factor: Tensor) -> Tensor:
+    """w * factor by output channel, in the dtype of the weight."""
     weight = layer.weight
     if isinstance(layer, _ConvTransposeNd):
         # [in, out / groups, ...]: the inputs of one group share that group's outputs.
@@ -118,8 +142,7 @@ def fold(layer: _ConvNd | nn.Linear, norm: _BatchNorm) -> None:
         folded = (by_group * factors).flatten(0, 1)
     else:
         folded = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
-    layer.weight = nn.Parameter(folded.to(weight.dtype), weight.requires_grad)
-    layer.bias = nn.Parameter(bias.to(weight.dtype), weight.requires_grad)
+    return folded.to(weight.dtype)
 
 
 def is_weight(tensor: Tensor) -> bool:

@@ -10,18 +10,17 @@ where the mean is large against the spread, and zero, not rounding noise, where 
 import contextlib
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from qwd.quantize.arithmetic import Grid, arithmetic_dtype, grid
 from qwd.quantize.figures import WeightFigures
-from qwd.quantize.folding import weight_names
 from qwd.quantize.outliers import Statistics
 from qwd.registry import OUTLIER_RULES
 
@@ -108,25 +107,18 @@ def expected_sqnr_db(range_over_std: float, bits: int = 8) -> float:
     return 20 * math.log10(2**bits - 1) + 10 * math.log10(12) - 20 * math.log10(range_over_std)
 
 
-def mean_range(model: nn.Module) -> tuple[float | None, float | None]:
-    """Mean over a model's weights of range = b - a, and of range / std, weighted by elements.
+def mean_range(weights: Iterable[Tensor]) -> float | None:
+    """Mean over tensors of range = b - a, weighted by elements.
 
-    The quick look of every epoch: float32 on the model's device, fetched once. None where there
-    are no weights, the mean is not finite or, for the second, no tensor has a spread.
+    The quick look of every epoch: on the tensors' device, fetched once. None where there are no
+    elements or the mean is not finite.
     """
-    parameters = dict(model.named_parameters())
-    weights = [parameters[name].detach() for name in weight_names(model)]
-    weights = [w.to(arithmetic_dtype(w.dtype)) for w in weights if w.numel()]
-    if not weights:
-        return None, None
-    figures = torch.stack(
-        [torch.stack([b - a, w.std(correction=0)]) for w in weights for a, b in [w.aminmax()]]
-    )
-    ranges, stds = figures.cpu().double().unbind(dim=1)
-    sizes = torch.tensor([w.numel() for w in weights], dtype=torch.float64)
-    spread = (ranges > 0) & (stds > 0)
-    ratio = (sizes * ranges / stds)[spread].sum() / sizes[spread].sum()
-    return _existing(float(sizes @ ranges / sizes.sum())), _existing(float(ratio))
+    ends = [(w.numel(), *w.detach().aminmax()) for w in weights if w.numel()]
+    if not ends:
+        return None
+    ranges = torch.stack([(b.double() - a.double()) for _, a, b in ends]).tolist()
+    sizes = [numel for numel, _, _ in ends]
+    return _existing(sum(n * r for n, r in zip(sizes, ranges, strict=True)) / sum(sizes))
 
 
 def _finite(ordered: Array) -> tuple[Array, int, int]:

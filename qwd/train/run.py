@@ -46,7 +46,7 @@ class Run:
 
     def __str__(self) -> str:
         last = self.metrics[-1]
-        shown = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if v is not None)
+        shown = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if v is not None and ":" not in k)
         return f"{self.path}: {shown}"
 
 

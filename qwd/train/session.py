@@ -235,7 +235,7 @@ class Session:
 
     def folded_range(self) -> float | None:
         """Mean weight range as deployed, weighted by elements."""
-        return mean_range(self.fold_plan.apply(self.model).module)[0]
+        return mean_range(self.fold_plan.weights(self.model).values())
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs; random numbers follow from seed and epoch and are not in it."""

@@ -127,8 +127,8 @@ class Watch:
         ``gradient_norm``: |g|, of the weights that have one. ``penalty`` (in total alone): the sum
         over decayed parameters, biases included, after the step, with the coefficients that the
         schedule gave the step. ``zeros``: share of exact zeros. ``range``: b - a, and
-        ``range_over_std``: (b - a) / std; in total the means weighted by elements, as
-        `qwd.quantize.statistics.mean_range`. ``outlier_rate``: weights beyond 4 sigma of their own
+        ``range_over_std``: (b - a) / std; in total the means weighted by elements.
+        ``outlier_rate``: weights beyond 4 sigma of their own
         tensor, per million. ``dead_channels``: share of the ReLU channels that were zero for every
         validation image and position.
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize, prune
 
-from qwd.quantize.folding import deploy, weight_names
+from qwd.quantize.folding import deploy, fold_plan, weight_names
+from qwd.registry import MODELS
 
 from .networks import Wired, conv_and_norm, image, randomized
 
@@ -220,3 +221,21 @@ def test_weight_names():
     whole = torch.randn(4, 4)
     parts = {"all": whole, "left": whole[:, :2], "again": whole[:], "none": torch.empty(0, 2)}
     assert weight_names(parts) == ["all", "left", "none"]
+
+
+@pytest.mark.parametrize("name", [*MODELS.names(), "tied"])
+def test_the_weights_alone_are_those_of_the_deployed_network(name: str):
+    if name == "tied":
+        model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3))
+        model[2].weight = model[0].weight
+    else:
+        model = MODELS.get(name)(in_channels=3, image_size=32, num_classes=10)
+    model = randomized(model).float()
+    before = copy.deepcopy(model.state_dict())
+    plan = fold_plan(model)
+    whole = plan.apply(model).module
+    parameters = dict(whole.named_parameters(remove_duplicate=False))
+    weights = plan.weights(model)
+    assert sorted(weights) == sorted(weight_names(whole))
+    assert all(torch.equal(weights[n], parameters[n]) for n in weights)
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
