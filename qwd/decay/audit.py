@@ -1,29 +1,27 @@
 """Proof of a decay: one step without gradient, on a copy, against each form's own formula."""
 
-import copy
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import Parameter, signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from qwd.decay.attach import Attached, attach, attached_to, peak_rate
+from qwd.decay.attach import Attached, attached_to, peak_rate
 from qwd.decay.forms import Form, decoupled, independent, l2
 from qwd.decay.kinds import parameter_kinds
-from qwd.errors import UsageError, VerificationError, reason
+from qwd.decay.probe import Group, lost_share, same_bits, stepped, ulps_apart
+from qwd.errors import UsageError, VerificationError
 
 UNKNOWN = "unknown"
 TOLERANCE = 4.0
 """units in the last place that a step's own rounding may make"""
 NOTICEABLE = 0.1
 """relative difference of what a step takes from what it should take"""
-
-Group = dict[str, Any]
+MORE_STEPS = 10
+"""after a first step that does nothing: some optimizers only gather statistics at first"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,24 +186,29 @@ class _Probe:
         self.optimizer = optimizer
         self.attached = attached
         form = attached.form if attached else None
-        self.stepped = _stepped(optimizer, lambda w, group: torch.zeros_like(w), form=form)
+        self.stepped = stepped(optimizer, _zeros, form=form)
+        self._later: dict[int, Tensor] | None = None
         self._on_penalty: dict[str, dict[int, Tensor]] = {}
         self.form = self._known_form()
 
     def judge(self, w: Tensor, group: Group) -> _Facts:
         """What the step did to one parameter, and whether that is its form's doing."""
         lr, after, wd = peak_rate(group), self.stepped[id(w)], self.coefficient(group)
-        lost = _lost(w.detach(), after)
+        lost = lost_share(w.detach(), after)
         if not wd:
-            if _same_bits(w, after):
+            if same_bits(w, after):
                 return _Facts(None, 0.0, lr, lost, 0.0)
             failure = "not decayed, yet a step without gradient changes it"
             return _Facts(None, 0.0, lr, lost, None, failure)
-        if self.form is None:
+        expected = None if self.form is None else self._expected(self.form, w, group)
+        due = None if expected is None else lost_share(w.detach(), expected)
+        if not due and lost == 0 and self._stays(w):
+            failure = f"a weight decay of {wd:g} takes nothing in {MORE_STEPS} idle steps"
+            return _Facts(None, wd, lr, lost, None, failure)
+        if self.form is None or expected is None:
             unknown = "the optimizer decays it in a form that is not known here"
             return _Facts(UNKNOWN, wd, lr, lost, None, warning=unknown)
-        expected = self._expected(self.form, w, group)
-        ulps, due = _ulps(w, after, expected), _lost(w.detach(), expected)
+        ulps = ulps_apart(w, after, expected)
         failure = warning = None
         if ulps > TOLERANCE:
             failure = f"{self.form.name} by {wd:g} is missed by {ulps:.0e} ulps"
@@ -221,18 +224,37 @@ class _Probe:
         """The attached form, or that of the optimizer's own decay; None where it is not known."""
         if self.attached:
             return self.attached.form
-        known = [l2] if isinstance(self.optimizer, SGD) else [decoupled, l2, independent]
         decayed = [
             (w, g) for g in self.optimizer.param_groups for w in g["params"] if self.coefficient(g)
         ]
+        if not decayed:
+            return None
+
+        def expected(form: Form) -> list[Tensor]:
+            return [self._expected(form, w, group) for w, group in decayed]
 
         def distance(form: Form) -> float:
             return max(
-                _ulps(w, self.stepped[id(w)], self._expected(form, w, g)) for w, g in decayed
+                ulps_apart(w, self.stepped[id(w)], e)
+                for (w, _), e in zip(decayed, expected(form), strict=True)
             )
 
-        nearest = min(known, key=distance) if decayed else None
+        # A first step that does nothing by itself, as some adaptive ones, proves no form.
+        known = [l2] if isinstance(self.optimizer, SGD) else [decoupled, l2, independent]
+        known = [
+            form
+            for form in known
+            if any(bool((e != w).any()) for (w, _), e in zip(decayed, expected(form), strict=True))
+        ]
+        nearest = min(known, key=distance, default=None)
         return nearest if nearest and distance(nearest) <= TOLERANCE else None
+
+    def _stays(self, w: Tensor) -> bool:
+        """Whether more steps leave a parameter as it is."""
+        if self._later is None:
+            form = self.attached.form if self.attached else None
+            self._later = stepped(self.optimizer, _zeros, form=form, steps=MORE_STEPS)
+        return same_bits(w, self._later[id(w)])
 
     def coefficient(self, group: Group) -> float:
         """What a group is decayed by."""
@@ -254,81 +276,9 @@ class _Probe:
                 gradient = form.reference(w, self.coefficient(group), 0.0)
                 return -gradient if group.get("maximize") else gradient
 
-            self._on_penalty[form.name] = _stepped(self.optimizer, penalty, without_decay=True)
+            self._on_penalty[form.name] = stepped(self.optimizer, penalty, without_decay=True)
         return self._on_penalty[form.name][id(w)].double()
 
 
-def _stepped(
-    optimizer: Optimizer,
-    gradient: Callable[[Tensor, Group], Tensor],
-    *,
-    form: Form | None = None,
-    without_decay: bool = False,
-) -> dict[int, Tensor]:
-    """Each parameter, by the id of the live one, after a first step on copies of all."""
-    copies: dict[int, Any] = {}
-    groups = []
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            copies[id(p)] = nn.Parameter(p.detach().clone(), p.requires_grad)
-            copies[id(p)].grad = gradient(p.detach(), group)
-        entries = {k: copy.deepcopy(v) for k, v in group.items() if not k.startswith("param")}
-        rate = entries["lr"]
-        peak = peak_rate(group)
-        entries["lr"] = rate.fill_(peak) if isinstance(rate, Tensor) else peak
-        if without_decay and "weight_decay" in entries:
-            entries["weight_decay"] = 0.0
-        groups.append({"params": [copies[id(p)] for p in group["params"]], **entries})
-    clone = _fresh(optimizer, groups, copies)
-    if form is not None:
-        attach(clone, form)
-    closure = signature(type(optimizer).step).parameters.get("closure")
-    needed = closure is not None and closure.default is Parameter.empty
-    try:
-        with torch.random.fork_rng(devices=[]):
-            clone.step(*[lambda: torch.zeros(())] if needed else [])
-    except Exception as error:  # of a class that anyone may have written
-        raise VerificationError(
-            f"{type(optimizer).__name__} cannot take a step without gradient: {reason(error)}"
-        ) from error
-    return {place: parameter.detach() for place, parameter in copies.items()}
-
-
-def _fresh(optimizer: Optimizer, groups: list[Group], copies: dict[int, Any]) -> Any:
-    """An optimizer like the given one, for other parameters, that has taken no step."""
-    made = type(optimizer)
-    takes = signature(made).parameters
-    try:
-        return made(groups, **{k: v for k, v in optimizer.defaults.items() if k in takes})
-    except Exception:
-        # Of a class with arguments of its own: as torch unpickles one, but without its state.
-        clone: Any = object.__new__(made)
-        fresh = {"defaults": optimizer.defaults, "state": defaultdict(dict), "param_groups": groups}
-        clone.__setstate__(fresh)
-        for name, value in vars(optimizer).items():
-            # `step` is what a learning-rate scheduler has bound to the live optimizer.
-            if name not in vars(clone) and name != "step":
-                setattr(clone, name, copy.deepcopy(value, dict(copies)))
-        return clone
-
-
-def _lost(w: Tensor, after: Tensor) -> float | None:
-    before, exact = w.double().flatten(), after.double().flatten()
-    square = float(before @ before)
-    return float(before @ (before - exact)) / square if square else None
-
-
-def _ulps(w: Tensor, after: Tensor, expected: Tensor) -> float:
-    """Largest |after - expected|, in units in the last place of the largest number in the step."""
-    limits, before = torch.finfo(w.dtype), w.detach().double()
-    numbers = torch.stack([before, expected, expected - before])
-    _, exponent = torch.frexp(numbers.abs().amax(dim=0))
-    unit = limits.eps * torch.exp2(exponent.double() - 1)
-    unit = unit.clamp(min=limits.smallest_normal * limits.eps)
-    distance = ((after.double() - expected).abs() / unit)[expected.isfinite()]
-    return float(distance.max()) if distance.numel() else 0.0
-
-
-def _same_bits(w: Tensor, after: Tensor) -> bool:
-    bits = [t.detach().flatten().contiguous().view(torch.uint8) for t in (w, after)]
-    return torch.equal(*bits)
+def _zeros(w: Tensor, group: Group) -> Tensor:
+    return torch.zeros_like(w)

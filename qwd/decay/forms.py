@@ -110,8 +110,7 @@ decoupled = Form(
     before=_decoupled,
     dose=_rate_times_wd,
     reference=lambda w, wd, lr: w * (1 - lr * wd),
-    summary="w <- w - lr * wd * w before the step (Loshchilov & Hutter 2019); --cautious, "
-    "--lr-corrected",
+    summary="w <- w - lr * wd * w before the step, as torch's AdamW; --cautious, --lr-corrected",
     options={"cautious": cautious},
 )
 independent = Form(
@@ -119,8 +118,8 @@ independent = Form(
     before=_independent,
     dose=lambda wd, lr, gain: wd,
     reference=lambda w, wd, lr: w * (1 - wd),
-    summary="w <- w - wd * w before the step, whatever the rate (Hanson & Pratt 1988); times "
-    "lr_t / lr_0 with --wd-schedule proportional",
+    summary="w <- w - wd * w before the step, whatever the rate (Hanson & Pratt 1988); with "
+    "--wd-schedule proportional times lr_t / lr_0 (Loshchilov & Hutter 2019)",
 )
 l1 = Form(
     name="l1",

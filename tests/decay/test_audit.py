@@ -171,7 +171,8 @@ def test_optimizers_that_lie_are_caught() -> None:
     model = network(2)
     half = decay.audit(model, HalfDecay(model.parameters(), lr=0.1, weight_decay=0.1))
     assert "in a form that is not known here" in half.warnings[0]
-    assert {p.form for p in half.parameters} == {"unknown"}
+    assert [p.form for p in half.parameters] == ["unknown", None] * 2
+    assert "0.bias and 1 more: a weight decay of 0.1 takes nothing" in half.failures[0]
 
     drift = Drift(decay.param_groups(model, 0.1), lr=0.1)
     decay.attach(drift, forms.decoupled)
@@ -252,3 +253,35 @@ def test_an_optimizer_of_another_signature() -> None:
     found = decay.audit(model, optimizer)
     found.check()
     assert found.decayed == 56
+
+
+class NeverDecays(torch.optim.Adam):
+    """Takes a weight decay and forgets it."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.add_(parameter.grad, alpha=-group["lr"])
+
+
+class GathersFirst(torch.optim.Adam):
+    """Only counts in its first five steps, as rectified optimizers do."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["step"] = state.get("step", 0) + 1
+                if state["step"] > 5:
+                    parameter.data.mul_(1 - group["weight_decay"] / 7)
+
+
+def test_a_weight_decay_that_does_nothing_is_a_failure() -> None:
+    model = network(2)
+    found = decay.audit(model, NeverDecays(model.parameters(), weight_decay=0.1))
+    assert found.decayed == 0
+    with pytest.raises(VerificationError, match="0.weight and 3 more: a weight decay of 0.1"):
+        found.check()
+    later = decay.audit(model, GathersFirst(model.parameters(), weight_decay=0.1))
+    later.check()
+    assert {p.form for p in later.parameters} == {"unknown"}

@@ -1,0 +1,103 @@
+"""Steps on copies of an optimizer and its parameters, and how far they are from a formula."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from qwd.decay.attach import attach, peak_rate
+from qwd.decay.forms import Form
+from qwd.errors import VerificationError, reason
+
+Group = dict[str, Any]
+
+
+def stepped(
+    optimizer: Optimizer,
+    gradient: Callable[[Tensor, Group], Tensor],
+    *,
+    form: Form | None = None,
+    without_decay: bool = False,
+    steps: int = 1,
+) -> dict[int, Tensor]:
+    """Each parameter, by the id of the live one, after the first steps on copies of all.
+
+    ``gradient(w, group)`` is what every step is given; ``form`` is attached for it; without_decay
+    takes the optimizer's own away. Raises VerificationError where it cannot take a step.
+    """
+    copies: dict[int, Any] = {}
+    groups = []
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            copies[id(p)] = nn.Parameter(p.detach().clone(), p.requires_grad)
+        entries = {k: copy.deepcopy(v) for k, v in group.items() if not k.startswith("param")}
+        rate = entries["lr"]
+        peak = peak_rate(group)
+        entries["lr"] = rate.fill_(peak) if isinstance(rate, Tensor) else peak
+        if without_decay and "weight_decay" in entries:
+            entries["weight_decay"] = 0.0
+        groups.append({"params": [copies[id(p)] for p in group["params"]], **entries})
+    clone = _fresh(optimizer, groups, copies)
+    if form is not None:
+        attach(clone, form)
+    closure = signature(type(optimizer).step).parameters.get("closure")
+    needed = closure is not None and closure.default is Parameter.empty
+    try:
+        with torch.random.fork_rng(devices=[]):
+            for _ in range(steps):
+                for group in optimizer.param_groups:
+                    for p in group["params"]:
+                        copies[id(p)].grad = gradient(p.detach(), group)
+                clone.step(*[lambda: torch.zeros(())] if needed else [])
+    except Exception as error:  # of a class that anyone may have written
+        raise VerificationError(
+            f"{type(optimizer).__name__} cannot take a step without gradient: {reason(error)}"
+        ) from error
+    return {place: parameter.detach() for place, parameter in copies.items()}
+
+
+def _fresh(optimizer: Optimizer, groups: list[Group], copies: dict[int, Any]) -> Any:
+    """An optimizer like the given one, for other parameters, that has taken no step."""
+    made = type(optimizer)
+    takes = signature(made).parameters
+    try:
+        return made(groups, **{k: v for k, v in optimizer.defaults.items() if k in takes})
+    except Exception:
+        # Of a class with arguments of its own: as torch unpickles one, but without its state.
+        clone: Any = object.__new__(made)
+        fresh = {"defaults": optimizer.defaults, "state": defaultdict(dict), "param_groups": groups}
+        clone.__setstate__(fresh)
+        for name, value in vars(optimizer).items():
+            # `step` is what a learning-rate scheduler has bound to the live optimizer.
+            if name not in vars(clone) and name != "step":
+                setattr(clone, name, copy.deepcopy(value, dict(copies)))
+        return clone
+
+
+def lost_share(w: Tensor, after: Tensor) -> float | None:
+    """w . (w - w') / |w|^2, the share of a weight that a step takes; None for zero weights."""
+    before, exact = w.double().flatten(), after.double().flatten()
+    square = float(before @ before)
+    return float(before @ (before - exact)) / square if square else None
+
+
+def ulps_apart(w: Tensor, after: Tensor, expected: Tensor) -> float:
+    """Largest |after - expected|, in units in the last place of the largest number in the step."""
+    limits, before = torch.finfo(w.dtype), w.detach().double()
+    numbers = torch.stack([before, expected, expected - before])
+    _, exponent = torch.frexp(numbers.abs().amax(dim=0))
+    unit = limits.eps * torch.exp2(exponent.double() - 1)
+    unit = unit.clamp(min=limits.smallest_normal * limits.eps)
+    distance = ((after.double() - expected).abs() / unit)[expected.isfinite()]
+    return float(distance.max()) if distance.numel() else 0.0
+
+
+def same_bits(w: Tensor, after: Tensor) -> bool:
+    """Whether two tensors of one dtype are the same to the last bit."""
+    bits = [t.detach().flatten().contiguous().view(torch.uint8) for t in (w, after)]
+    return torch.equal(*bits)
