@@ -1,6 +1,8 @@
 """A form at work: hooks around the steps of any torch optimizer."""
 
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -62,6 +64,7 @@ class Attached:
         self.schedule = schedule
         self._previous: list[tuple[list[Tensor], list[Tensor], float, float]] = []
         self._begun = False
+        self._step: FrameType | None = None
         self._handles = (
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -84,7 +87,11 @@ class Attached:
         return wd * corrected * self.schedule(group.get(STEP, 0), rate)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-        self._begun = False
+        # torch calls the hooks again where a subclass's step calls super().step().
+        if _is_running(self._step):
+            return None
+        self._step = sys._getframe(1)
+        self._begun, self._previous = False, []
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if not callable(closure):
             self._act(optimizer)
@@ -118,11 +125,14 @@ class Attached:
             for group in optimizer.param_groups:
                 group[STEP] = group.get(STEP, 0) + 1
 
-    @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        for weights, previous, wd, lr in self._previous:
-            assert self.form.after is not None
-            self.form.after(weights, previous, wd, lr)
+        if sys._getframe(1) is not self._step:
+            return
+        self._step = None
+        with torch.no_grad():
+            for weights, previous, wd, lr in self._previous:
+                assert self.form.after is not None
+                self.form.after(weights, previous, wd, lr)
         self._previous = []
 
     def _decayed(self, optimizer: Optimizer) -> Iterator[tuple[list[Tensor], float, float, int]]:
@@ -134,6 +144,16 @@ class Attached:
                 raise UsageError("a form that changes gradients needs dense ones, not sparse")
             if weights:
                 yield weights, wd, float(group["lr"]), -1 if group.get("maximize") else 1
+
+
+def _is_running(frame: FrameType | None) -> bool:
+    """Whether a call has not returned; one that an exception has ended is not running."""
+    caller = sys._getframe(1)
+    while frame is not None and caller is not None:
+        if caller is frame:
+            return True
+        caller = caller.f_back
+    return False
 
 
 def _number(scale: Tensor | None, default: float) -> float:

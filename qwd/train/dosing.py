@@ -161,11 +161,11 @@ def _row(config: TrainConfig, planned: Course, wd: float, start: float | None) -
 
 def _start(config: TrainConfig, data: Any) -> float | None:
     """Penalty of a coefficient of one over the data loss, before the first step."""
-    seeding.seed_everything(config.seed, seeding.INITIALIZATION)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    cpu = torch.device("cpu")
+    with seeding.reproducible(cpu, config.threads), torch.no_grad():
+        seeding.seed_everything(config.seed, seeding.INITIALIZATION)
         model = model_for(config, data).train()
         order = torch.arange(min(TRIAL_IMAGES, len(data.train)))
-        cpu = torch.device("cpu")
         images, labels = next(iter(data.train.batches(order, TRIAL_IMAGES, device=cpu)))
         groups = param_groups(replace(config, wd=1.0), model)
         penalty = sum(

@@ -176,3 +176,55 @@ def test_sparse_gradients_are_refused_in_words_where_they_cannot_be_added_to() -
     table(torch.tensor([1])).sum().backward()
     with pytest.raises(UsageError, match="needs dense ones"):
         optimizer.step()
+
+
+class Searching(torch.optim.SGD):
+    """Evaluates its closure three times a step, as line searches do."""
+
+    def step(self, closure=None):
+        assert closure is not None
+        for _ in range(2):
+            closure()
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("form", [forms.independent, forms.l2])
+def test_a_closure_that_runs_several_times_is_one_step(form) -> None:
+    weight = nn.Parameter(torch.ones((), dtype=torch.float64))
+    optimizer = Searching([{"params": [weight], "decay": 0.1}], lr=1.0)
+    decay.attach(optimizer, form, schedule=schedules.piecewise({2: 0.0}))
+
+    def closure() -> torch.Tensor:
+        weight.grad = torch.zeros_like(weight)
+        return torch.zeros(())
+
+    for expected in (0.9, 0.81, 0.81):
+        optimizer.step(closure)
+        assert weight.item() == pytest.approx(expected)
+
+
+class Subclass(torch.optim.SGD):
+    """Calls the step of its base class, whose hooks torch runs once more."""
+
+    fails = False
+
+    def step(self, closure=None):
+        if self.fails:
+            raise RuntimeError("out of memory")
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("form", [forms.l2, forms.independent, forms.cautious])
+def test_a_step_that_calls_its_base_class_decays_once(form) -> None:
+    weight = nn.Parameter(torch.ones((), dtype=torch.float64))
+    optimizer = Subclass([{"params": [weight], "decay": 0.1}], lr=1.0)
+    decay.attach(optimizer, form)
+    idle(optimizer, 1)
+    assert weight.item() == pytest.approx(0.9)
+    optimizer.fails = True
+    with pytest.raises(RuntimeError):
+        idle(optimizer, 1)
+    optimizer.fails = False
+    before = weight.item()
+    idle(optimizer, 1)
+    assert weight.item() == pytest.approx(before * 0.9)

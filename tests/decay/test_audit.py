@@ -285,3 +285,36 @@ def test_a_weight_decay_that_does_nothing_is_a_failure() -> None:
     later = decay.audit(model, GathersFirst(model.parameters(), weight_decay=0.1))
     later.check()
     assert {p.form for p in later.parameters} == {"unknown"}
+
+
+class SlightlyWrong(torch.optim.SGD):
+    """Takes a millionth too much of every weight."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.mul_(1 - 1e-6)
+        return super().step(closure)
+
+
+class Drawing(torch.optim.SGD):
+    """Draws random numbers."""
+
+    def step(self, closure=None):
+        torch.rand(3)
+        return super().step(closure)
+
+
+def test_a_millionth_is_seen() -> None:
+    model = network(2, torch.float32)
+    optimizer = SlightlyWrong(decay.param_groups(model, 0.1, decay_bias=True), lr=0.1)
+    decay.attach(optimizer, forms.decoupled)
+    with pytest.raises(VerificationError, match="decoupled by 0.1 is missed by"):
+        decay.audit(model, optimizer).check()
+
+
+def test_random_numbers_that_the_step_draws_are_given_back() -> None:
+    model = network(2)
+    torch.manual_seed(4)
+    decay.audit(model, Drawing(model.parameters(), lr=0.1, weight_decay=0.1)).check()
+    assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(4)))

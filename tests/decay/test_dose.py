@@ -23,6 +23,10 @@ def test_by_hand() -> None:
     assert decay.dose(forms.independent, 0.01, RATES, None) == pytest.approx(0.04)
     following = decay.dose(forms.independent, 0.01, RATES, None, schedule=schedules.proportional)
     assert following == pytest.approx(0.01 * total / 0.1)
+    below = decay.dose(
+        forms.independent, 0.01, RATES, None, schedule=schedules.proportional, peak=0.2
+    )
+    assert below == pytest.approx(0.01 * total / 0.2)
     corrected = decay.dose(forms.decoupled, 0.01, RATES, None, lr_corrected=True)
     assert corrected == pytest.approx(0.01 * sum(r * r for r in RATES) / 0.1)
     halves = schedules.piecewise({2: 0.5})
@@ -94,6 +98,8 @@ def test_conversions_by_hand() -> None:
     assert decay.convert(amount, "torch.optim.SGD", rates, gain=10.0) == pytest.approx(5e-4)
     assert decay.convert(amount, "torch.optim.AdamW", rates) == pytest.approx(5e-3)
     assert decay.convert(amount, "Keras regularizers.L2", rates, gain=10.0) == pytest.approx(2.5e-4)
+    assert decay.convert(amount, "Keras weight_decay", rates, gain=10.0) == pytest.approx(5e-3)
+    assert decay.convert(amount, "Caffe weight_decay", rates, gain=10.0) == pytest.approx(5e-4)
     composer = decay.convert(amount, "Composer DecoupledSGDW, DecoupledAdamW", rates)
     assert composer == pytest.approx(5e-4)
     assert decay.convert(amount, "pytorch_optimizer fixed_decay", rates) == pytest.approx(5e-4)

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -54,8 +55,8 @@ def test_conversion_to_another_rate() -> None:
     table = dose_table(CONSTANT, (1e-3,), images=200, lr=1e-3)
     assert table.conversions["qwd l2"] == (pytest.approx(0.1),)
     assert table.conversions["torch.optim.AdamW"] == (pytest.approx(1.0),)
-    plain = dose_table(CONSTANT, (1e-3,), images=200, momentum=0.0)
-    assert plain.conversions["torch.optim.SGD"] == (pytest.approx(1e-2),)
+    slower = dose_table(CONSTANT, (1e-3,), images=200, momentum=0.5)
+    assert slower.conversions["torch.optim.SGD"] == (pytest.approx(5e-3),)
     assert table.conversions["pytorch_optimizer fixed_decay"] == (pytest.approx(1e-3),)
 
 
@@ -84,3 +85,16 @@ def test_written_forms_hold_every_figure() -> None:
     header, *lines = table.to_csv().splitlines()
     assert header.startswith("wd,dose,shrinkage,tau_steps")
     assert len(lines) == 2
+
+
+def test_the_callers_random_numbers_are_his_own() -> None:
+    def drawn() -> tuple[float, float]:
+        torch.manual_seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        dose_table(TrainConfig(), (1e-4,))
+        return torch.rand(1).item(), float(np.random.rand())  # noqa: NPY002
+
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    expected = torch.rand(1).item(), float(np.random.rand())  # noqa: NPY002
+    assert drawn() == expected

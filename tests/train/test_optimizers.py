@@ -10,7 +10,8 @@ from qwd import decay
 from qwd.config import TrainConfig
 from qwd.errors import UsageError
 from qwd.registry import OPTIMIZERS
-from qwd.train.decaying import decaying_optimizer, form_of, schedule_of
+from qwd.train.decaying import decaying_optimizer, form_of, param_groups, schedule_of
+from qwd.train.models import build as build_model
 from qwd.train.optimizers import build, gain
 
 
@@ -125,3 +126,13 @@ def test_form_and_schedule_of_settings() -> None:
     cosine = schedule_of(TrainConfig(wd_schedule="cosine", epochs=4), 10)
     assert cosine(20, 1.0) == pytest.approx(0.5)
     assert schedule_of(TrainConfig(wd_schedule="proportional"), 10)(3, 0.7) == 0.7
+
+
+def test_who_is_decayed_follows_the_settings() -> None:
+    model = build_model("vit", in_channels=1, image_size=8, num_classes=10)
+    for asked in (True, False):
+        config = TrainConfig(decay_embedding=asked, decay=("^head=3",), no_decay=("patches",))
+        found = {n: g["decay"] for g in param_groups(config, model) for n, _ in g["params"]}
+        assert found["positions"] == (1e-4 if asked else 0)
+        assert found["head.weight"] == pytest.approx(3e-4)
+        assert found["patches.weight"] == found["norm.weight"] == 0

@@ -27,6 +27,7 @@ from qwd.train.data import Data, load, load_pair
 from qwd.train.evaluation import loss_and_accuracy
 from qwd.train.progress import Watcher
 from qwd.train.session import Session, train
+from qwd.train.stopping import EarlyStopping
 
 SHORT = TrainConfig(epochs=4, batch_size=64, threads=1)
 
@@ -298,3 +299,24 @@ class Forgetful(torch.optim.SGD):
                 if p.grad is not None:
                     p.grad.mul_(0.5)
         return super().step(closure)
+
+
+def test_the_figures_of_the_weights_are_in_the_metrics(tmp_path: Path) -> None:
+    config = replace(SHORT, epochs=1, form="l1", wd=1e-3)
+    run = train(config, out=tmp_path / "run")
+    (row,) = run.metrics
+    weights = [w for n, w in run.model().named_parameters() if w.ndim >= 2]
+    absolute = sum(w.abs().sum().item() for w in weights)
+    assert row["penalty"] == pytest.approx(1e-3 * absolute, rel=1e-5)
+    norm = sum(w.square().sum().item() for w in weights) ** 0.5
+    assert row["weight_norm"] == pytest.approx(norm, rel=1e-5)
+    assert row["weight_norm:conv1.weight"] == pytest.approx(weights[0].norm().item(), rel=1e-5)
+    assert row["dead_channels"] is not None
+    assert row["dead_channels:relu1"] is not None
+
+
+def test_an_equal_loss_is_no_better_one() -> None:
+    stopping = EarlyStopping(2)
+    network = nn.Linear(1, 1)
+    heard = [stopping.saw(n, loss, network) for n, loss in enumerate((1.0, 1.0, 1.0), start=1)]
+    assert (heard, stopping.epoch) == ([False, False, True], 1)
