@@ -107,12 +107,12 @@ class Attached:
 
     @torch.no_grad()
     def _act(self, optimizer: Any) -> None:
-        first, self._begun = not self._begun, True
         # Fused optimizers unscale their gradients, and skip a step, inside of it.
         skipped = getattr(optimizer, "found_inf", None)
         scale = getattr(optimizer, "grad_scale", None)
         if skipped is not None and float(skipped):
             return
+        first, self._begun = not self._begun, True
         for weights, wd, lr, sign in self._decayed(optimizer):
             if self.form.gradient is not None:
                 gradients = [w.grad for w in weights if w.grad is not None]
@@ -121,9 +121,6 @@ class Attached:
                 self.form.before(weights, wd, lr)
             elif first:
                 self._previous.append((weights, [w.clone() for w in weights], wd, lr))
-        if first:
-            for group in optimizer.param_groups:
-                group[STEP] = group.get(STEP, 0) + 1
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if sys._getframe(1) is not self._step:
@@ -133,6 +130,9 @@ class Attached:
             for weights, previous, wd, lr in self._previous:
                 assert self.form.after is not None
                 self.form.after(weights, previous, wd, lr)
+        if self._begun:
+            for group in optimizer.param_groups:
+                group[STEP] = group.get(STEP, 0) + 1
         self._previous = []
 
     def _decayed(self, optimizer: Optimizer) -> Iterator[tuple[list[Tensor], float, float, int]]:
