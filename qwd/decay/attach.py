@@ -14,7 +14,13 @@ from qwd.decay.schedules import Schedule, constant
 from qwd.errors import UsageError
 
 STEP = "decay_step"
-"""steps taken, kept in the parameter groups so that the optimizer's state dict carries it"""
+PEAK = "decay_peak_lr"
+"""steps taken and highest rate, kept in the groups so that the optimizer's state dict has them"""
+
+MISSING = (
+    "no parameter group of this {} has a 'decay': build it from qwd.decay.param_groups(model, wd), "
+    "and load states of optimizers that were"
+)
 
 
 def attach(optimizer: Optimizer, form: Form, *, schedule: Schedule = constant) -> "Attached":
@@ -37,10 +43,7 @@ def attach(optimizer: Optimizer, form: Form, *, schedule: Schedule = constant) -
         if own:
             raise UsageError(f"{name} has a {key} of {own[0]:g} of its own: build it with {key}=0")
     if not any("decay" in group for group in optimizer.param_groups):
-        raise UsageError(
-            f"no parameter group of this {name} has a 'decay': build it from "
-            "qwd.decay.param_groups(model, wd)"
-        )
+        raise UsageError(MISSING.format(name))
     return Attached(optimizer, form, schedule)
 
 
@@ -52,8 +55,12 @@ def attached_to(optimizer: Optimizer) -> "Attached | None":
 
 
 def peak_rate(group: dict[str, Any]) -> float:
-    """The highest learning rate of a group: what its scheduler says, else the rate it has now."""
-    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
+    """The highest learning rate of a group: its scheduler's, or that of a step, where higher.
+
+    0 for optimizers that find their rate themselves.
+    """
+    known = [group.get("max_lr", group.get("initial_lr")), group.get(PEAK), group["lr"]]
+    return max((float(rate) for rate in known if rate is not None), default=0.0)
 
 
 class Attached:
@@ -112,6 +119,8 @@ class Attached:
         scale = getattr(optimizer, "grad_scale", None)
         if skipped is not None and float(skipped):
             return
+        if not any("decay" in group for group in optimizer.param_groups):
+            raise UsageError(MISSING.format(type(optimizer).__name__))
         first, self._begun = not self._begun, True
         for weights, wd, lr, sign in self._decayed(optimizer):
             if self.form.gradient is not None:
@@ -132,7 +141,7 @@ class Attached:
                 self.form.after(weights, previous, wd, lr)
         if self._begun:
             for group in optimizer.param_groups:
-                group[STEP] = group.get(STEP, 0) + 1
+                group |= {STEP: group.get(STEP, 0) + 1, PEAK: peak_rate(group)}
         self._previous = []
 
     def _decayed(self, optimizer: Optimizer) -> Iterator[tuple[list[Tensor], float, float, int]]:
@@ -143,7 +152,7 @@ class Attached:
             if self.form.gradient is not None and any(w.grad.is_sparse for w in weights):
                 raise UsageError("a form that changes gradients needs dense ones, not sparse")
             if weights:
-                yield weights, wd, float(group["lr"]), -1 if group.get("maximize") else 1
+                yield weights, wd, float(group["lr"] or 0.0), -1 if group.get("maximize") else 1
 
 
 def _is_running(frame: FrameType | None) -> bool:

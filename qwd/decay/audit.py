@@ -202,6 +202,8 @@ class _Probe:
             return _Facts(None, 0.0, lr, lost, None, failure)
         expected = None if self.form is None else self._expected(self.form, w, group)
         due = None if expected is None else lost_share(w.detach(), expected)
+        if not lr and lost == 0:
+            return _Facts(UNKNOWN, wd, lr, lost, None, warning="a rate of 0 shows no decay")
         if not due and lost == 0 and self._stays(w):
             failure = f"a weight decay of {wd:g} takes nothing in {MORE_STEPS} idle steps"
             return _Facts(None, wd, lr, lost, None, failure)

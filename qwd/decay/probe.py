@@ -38,7 +38,10 @@ def stepped(
         entries = {k: copy.deepcopy(v) for k, v in group.items() if not k.startswith("param")}
         rate = entries["lr"]
         peak = peak_rate(group)
-        entries["lr"] = rate.fill_(peak) if isinstance(rate, Tensor) else peak
+        if rate is not None:
+            entries["lr"] = rate.fill_(peak) if isinstance(rate, Tensor) else peak
+        # A step to differentiate through would refuse to change leaves.
+        entries |= dict.fromkeys({"differentiable"} & entries.keys(), False)
         if without_decay and "weight_decay" in entries:
             entries["weight_decay"] = 0.0
         groups.append({"params": [copies[id(p)] for p in group["params"]], **entries})
@@ -65,12 +68,13 @@ def _fresh(optimizer: Optimizer, groups: list[Group], copies: dict[int, Any]) ->
     """An optimizer like the given one, for other parameters, that has taken no step."""
     made = type(optimizer)
     takes = signature(made).parameters
+    defaults = {**optimizer.defaults, "differentiable": False}
     try:
-        return made(groups, **{k: v for k, v in optimizer.defaults.items() if k in takes})
+        return made(groups, **{k: v for k, v in defaults.items() if k in takes})
     except Exception:
         # Of a class with arguments of its own: as torch unpickles one, but without its state.
         clone: Any = object.__new__(made)
-        fresh = {"defaults": optimizer.defaults, "state": defaultdict(dict), "param_groups": groups}
+        fresh = {"defaults": defaults, "state": defaultdict(dict), "param_groups": groups}
         clone.__setstate__(fresh)
         for name, value in vars(optimizer).items():
             # `step` is what a learning-rate scheduler has bound to the live optimizer.

@@ -228,3 +228,33 @@ def test_a_step_that_calls_its_base_class_decays_once(form) -> None:
     before = weight.item()
     idle(optimizer, 1)
     assert weight.item() == pytest.approx(before * 0.9)
+
+
+def test_rates_set_by_hand_are_relative_to_the_highest_so_far() -> None:
+    weight, optimizer = parameter_under(forms.independent, lr=0.1, schedule=schedules.proportional)
+    expected = 1.0
+    for rate, factor in ((0.1, 1), (0.05, 0.5), (0.2, 1), (0.1, 0.5)):
+        optimizer.param_groups[0]["lr"] = rate
+        idle(optimizer, 1)
+        expected *= 1 - 0.1 * factor
+        assert weight.item() == pytest.approx(expected)
+
+
+def test_a_cyclic_schedule_never_exceeds_the_coefficient() -> None:
+    weight, optimizer = parameter_under(forms.independent, schedule=schedules.proportional)
+    scheduler = torch.optim.lr_scheduler.CyclicLR(
+        optimizer, base_lr=1e-3, max_lr=0.1, step_size_up=5, cycle_momentum=False
+    )
+    for _ in range(20):
+        before = weight.item()
+        idle(optimizer, 1)
+        scheduler.step()
+        assert before * (1 - 0.1 * (1 + 1e-12)) <= weight.item() < before
+
+
+def test_a_state_without_decay_is_refused_at_the_next_step() -> None:
+    weight, optimizer = parameter_under(forms.l2)
+    plain = SGD([weight], lr=0.1)
+    optimizer.load_state_dict(plain.state_dict())
+    with pytest.raises(UsageError, match="no parameter group of this SGD has a 'decay'"):
+        idle(optimizer, 1)

@@ -20,6 +20,8 @@ OPTIMIZERS = {
     "momentum": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.3}),
     "nesterov": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
     "ascent": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "maximize": True}),
+    "differentiable": (torch.optim.SGD, {"lr": 0.1, "differentiable": True}),
+    "rate as a tensor": (torch.optim.Adam, {"lr": torch.tensor(1e-3), "foreach": False}),
     "adam": (torch.optim.Adam, {"lr": 1e-3}),
     "adamw fused": (torch.optim.AdamW, {"lr": 1e-3, "fused": True, "weight_decay": 0.0}),
     "rmsprop": (torch.optim.RMSprop, {"lr": 1e-3}),
@@ -318,3 +320,14 @@ def test_random_numbers_that_the_step_draws_are_given_back() -> None:
     torch.manual_seed(4)
     decay.audit(model, Drawing(model.parameters(), lr=0.1, weight_decay=0.1)).check()
     assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(4)))
+
+
+def test_a_rate_of_zero_is_no_lie_and_no_rate_no_fault() -> None:
+    model = network(1)
+    still = decay.audit(model, torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.1))
+    still.check()
+    assert "a rate of 0 shows no decay" in still.warnings[0]
+    own_rate = torch.optim.SGD(model.parameters(), lr=0.1)
+    own_rate.param_groups[0]["lr"] = None
+    with pytest.raises(VerificationError, match="SGD cannot take a step"):
+        decay.audit(model, own_rate)
