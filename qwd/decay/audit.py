@@ -123,11 +123,13 @@ def audit(model: nn.Module, optimizer: Optimizer) -> Audit:
     warnings: dict[str, list[str]] = defaultdict(list)
     for parameter in model.parameters():
         name, group = names[id(parameter)], places.get(id(parameter))
-        if group is not None:
+        if group is not None and parameter.requires_grad:
             facts = probe.judge(parameter, group)
         else:
             facts = _Facts(None, 0.0, None, None, None, None)
-            if parameter.requires_grad:
+            if group is not None and probe.coefficient(group):
+                warnings["frozen, so that the decay of its group does not reach it"].append(name)
+            elif group is None and parameter.requires_grad:
                 warnings["trainable and not in the optimizer"].append(name)
         audited.append(
             AuditedParameter(

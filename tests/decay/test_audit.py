@@ -331,3 +331,16 @@ def test_a_rate_of_zero_is_no_lie_and_no_rate_no_fault() -> None:
     own_rate.param_groups[0]["lr"] = None
     with pytest.raises(VerificationError, match="SGD cannot take a step"):
         decay.audit(model, own_rate)
+
+
+def test_frozen_weights_are_not_decayed() -> None:
+    model = network(1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    model.get_submodule("0").requires_grad_(False)
+    found = decay.audit(model, optimizer)
+    found.check()
+    assert [p.form for p in found.parameters] == [None, None, "decoupled", "decoupled"]
+    assert "0.weight and 1 more: frozen" in found.warnings[0]
+    model.requires_grad_(False)
+    with pytest.raises(VerificationError, match="no parameter of the model is decayed"):
+        decay.audit(model, optimizer).check()
