@@ -3,6 +3,9 @@
 Every message says what is wrong, with the value, and what would be right.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 
 class QwdError(Exception):
     """Base of every error that is the input's or the machine's fault, not qwd's."""
@@ -43,3 +46,14 @@ class DivergedError(QwdError):
 def reason(error: Exception, most: int = 200) -> str:
     """The text of another library's exception on one line of at most ``most`` characters."""
     return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Around the import of an optional dependency; UsageError with the install command."""
+    try:
+        yield
+    except ImportError as error:
+        # A package that is there and fails to import something of its own says so itself.
+        missing = error.name or reason(error)
+        raise UsageError(f"{missing} is not installed: pip install 'qwd[{name}]'") from error

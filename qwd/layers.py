@@ -7,7 +7,7 @@ from typing import Any
 from qwd.config import TrainConfig, fields
 from qwd.errors import InputError, UsageError
 from qwd.registry import suggestion
-from qwd.setting import checked, option_name, variable_name
+from qwd.setting import checked, option_name, plain_name, variable_name
 
 # Variables that are no settings of a run, read where they are used.
 OTHER_VARIABLES = {"QWD_CACHE_DIR"}
@@ -48,13 +48,14 @@ def read_all(raw: Mapping[str, Any], label: Callable[[str], str] | None = None) 
     ``label`` is what errors call a setting: its option, where nothing else is given.
     """
     label = label or option_name
-    known = {f.name: f for f in fields()}
+    known = {plain_name(f.name): f for f in fields()}
     for name in raw:
-        if name not in known:
+        if plain_name(str(name)) not in known:
             raise UsageError(f"unknown setting {name!r}: {suggestion(str(name), known)}")
+    found = {known[plain_name(name)]: (name, value) for name, value in raw.items()}
     return {
-        name: checked(label(name), known[name].metadata["parse"], value)
-        for name, value in raw.items()
+        field.name: checked(label(name), field.metadata["parse"], value)
+        for field, (name, value) in found.items()
     }
 
 

@@ -53,6 +53,16 @@ def integer(*, least: int, most: int = 2**31 - 1) -> Parser:
     return parse
 
 
+def coefficient_or_factor(raw: Any) -> str:
+    """A decay of at least 0 as text, ``1e-5``, or a factor of another one, ``x0.1``."""
+    text = str(raw).strip()
+    try:
+        number(least=0)(text.removeprefix("x"))
+    except ValueError:
+        raise ValueError("a coefficient of at least 0, or a factor as x0.1") from None
+    return text
+
+
 def flag(raw: Any) -> bool:
     """True or false, also as yes/no, on/off, 1/0."""
     words = {"true": True, "yes": True, "on": True, "1": True}

@@ -168,6 +168,9 @@ BACKENDS = Registry(
     {
         "weights": "qwd.quantize.weights:WeightsOnly",
         "ao": "qwd.quantize.ao:TorchAO",
+        "onnx": "qwd.quantize.onnx:OnnxRuntime",
+        "pt2e": "qwd.quantize.pt2e:PT2E",
+        "simulated": "qwd.quantize.simulated:Simulated",
     },
 )
 OUTLIER_RULES = Registry(

@@ -18,11 +18,17 @@ class Only:
     """
 
     field: str
-    values: tuple[str, ...]
+    values: tuple[Any, ...]
+    """True alone for an option without a value"""
     default: Any
     registry: Registry | None = None
 
-    def applies(self, chosen: str) -> bool:
+    def __str__(self) -> str:
+        """``--form decoupled`` or ``--qat``."""
+        name = option_name(self.field)
+        return name if self.values == (True,) else f"{name} {either(self.values)}"
+
+    def applies(self, chosen: Any) -> bool:
         """Whether the setting means something where ``field`` is ``chosen``."""
         foreign = self.registry is not None and not self.registry.ships(chosen)
         return chosen in self.values or foreign
@@ -52,14 +58,19 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def plain_name(field_name: str) -> str:
+    """What files call a setting: ``from_`` is ``from``, which Python does not allow."""
+    return field_name.rstrip("_")
+
+
 def option_name(field_name: str) -> str:
     """``lr_schedule`` as the option ``--lr-schedule``."""
-    return "--" + field_name.replace("_", "-")
+    return "--" + plain_name(field_name).replace("_", "-")
 
 
 def variable_name(field_name: str) -> str:
     """``lr_schedule`` as the variable ``QWD_LR_SCHEDULE``."""
-    return "QWD_" + field_name.upper()
+    return "QWD_" + plain_name(field_name).upper()
 
 
 def read(field: dataclasses.Field[Any], raw: Any) -> Any:
@@ -89,10 +100,8 @@ def applied(field: dataclasses.Field[Any], of: Any) -> Any:
         return only.default if value is None else value
     if value not in (None, only.default):
         given = "" if value is True else f" {plain(value)}"
-        belongs_to = f"{option_name(only.field)} {either(only.values)}"
-        raise UsageError(
-            f"{option_name(field.name)}{given}: belongs to {belongs_to}, not to {chosen}"
-        )
+        but = "" if chosen is False else f", not to {chosen}"
+        raise UsageError(f"{option_name(field.name)}{given}: belongs to {only}{but}")
     return field.default
 
 

@@ -104,6 +104,13 @@ WRONG = {
     "wd_at": ["3", "a=1", "1=-1"],
     "wd_until": ["0", "-1"],
     "early_stop": ["0", "x"],
+    "from_": [""],
+    "bits": ["1", "9", "4.5"],
+    "weights": ["minmax", ""],
+    "granularity": ["layer"],
+    "observer_epochs": ["0", "x"],
+    "norm_epochs": ["0", "-1"],
+    "qat_wd": ["-1", "x-1", "0.1x", "nan", ""],
 }
 
 

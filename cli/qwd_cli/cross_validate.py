@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qwd import layers, parsing
+from qwd.config import QUANTIZATION_SETTINGS
 from qwd.grid import grid
 from qwd.setting import checked, short
 from qwd_cli.options import given, setting_options
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--metric", metavar="NAME", default="accuracy", help="accuracy or loss  [accuracy]")
 @output_options
 @click.option("--config", "config_file", metavar="FILE", help="settings from a YAML file")
-@setting_options(without=("wd", "early_stop"))
+@setting_options(without=("wd", "early_stop", *QUANTIZATION_SETTINGS))
 def command(
     wds: str,
     folds: str,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qwd import layers, parsing
+from qwd.config import QUANTIZATION_SETTINGS
 from qwd.grid import grid
 from qwd.setting import checked, short
 from qwd_cli.options import given, setting_options
@@ -27,7 +28,7 @@ UNFELT = 0.5
 @click.option("--convert-momentum", metavar="MU", help="... and this momentum of SGD; likewise")
 @output_options
 @click.option("--config", "config_file", metavar="FILE", help="settings from a YAML file")
-@setting_options(without=("wd",))
+@setting_options(without=("wd", *QUANTIZATION_SETTINGS))
 def command(
     wds: str | None,
     target: str,

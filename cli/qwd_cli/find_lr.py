@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from qwd import layers, parsing
+from qwd.config import QUANTIZATION_SETTINGS
 from qwd.errors import UsageError
 from qwd.setting import checked, short
 from qwd_cli.options import given, setting_options
@@ -29,7 +30,7 @@ ROWS = 20
 @click.option("--plot", "plot_path", metavar="PATH", default=PLOT, help=f"picture  [{PLOT}]")
 @output_options
 @click.option("--config", "config_file", metavar="FILE", help="settings from a YAML file")
-@setting_options()
+@setting_options(without=QUANTIZATION_SETTINGS)
 def command(
     first: str,
     last: str,

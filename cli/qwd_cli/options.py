@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from qwd.config import fields
-from qwd.setting import either, option_name, plain
+from qwd.setting import option_name, plain
 
 
 def setting_options(
@@ -36,7 +36,7 @@ def _option(field: dataclasses.Field[Any], *, show_default: bool) -> Callable[[A
     name = option_name(field.name)
     text, only, repeatable = (field.metadata[key] for key in ("help", "only", "repeatable"))
     if only is not None:
-        text = f"{option_name(only.field)[2:]} {either(only.values)}: {text}"
+        text = f"{str(only)[2:]}: {text}"
     if repeatable:
         text += " (repeatable)"
     default = field.default if only is None else only.default

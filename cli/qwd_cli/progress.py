@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from qwd.setting import short
+from qwd.train.awareness import qat_scheme
 from qwd.train.progress import Plan, Watcher
 
 COLUMNS = (
@@ -12,6 +13,7 @@ COLUMNS = (
     ("penalty", "penalty", ".1e", 8),
     ("train", "train_accuracy", ".2%", 7),
     ("val", "validation_accuracy", ".2%", 7),
+    ("int8", "int8_validation_accuracy", ".2%", 7),
     ("gap, pp", "gap_pp", "+.2f", 7),
     ("|w|", "weight_norm", ".2f", 6),
     ("step/|w|", "update_ratio", ".1e", 8),
@@ -23,6 +25,7 @@ COLUMNS = (
     ("s", "seconds", ".1f", 5),
 )
 """header, column of metrics.csv, format, width; ``step/|w|`` is healthy near 1e-3"""
+QAT_ALONE = "int8_validation_accuracy"
 
 
 class TrainingProgress(Watcher):
@@ -40,6 +43,7 @@ class TrainingProgress(Watcher):
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("", epoch=1)
+        self.columns = COLUMNS
 
     def __enter__(self) -> "TrainingProgress":
         self.bar.start()
@@ -50,9 +54,12 @@ class TrainingProgress(Watcher):
 
     def begins(self, plan: Plan, epochs_done: int) -> None:
         config, audit = plan.config, plan.audit
-        decay = f"{audit.decayed:,} under {config.form} decay {short(config.wd)}"
+        self.columns = [c for c in COLUMNS if c[1] != QAT_ALONE or config.qat]
+        decay = f"{audit.decayed:,} under {config.form} decay {short(config.coefficient)}"
+        start = f" from {config.from_}" if config.from_ else ""
+        qat = f", {qat_scheme(config).name}" if config.qat else ""
         self.console.print(
-            f"{config.model} on {config.data}, {plan.parameters:,} parameters, "
+            f"{config.model} on {config.data}{start}{qat}, {plan.parameters:,} parameters, "
             f"{decay if audit.decayed else 'none decayed'}, {config.optimizer}, "
             f"{config.epochs} epochs of {plan.steps_per_epoch} steps, {plan.device}"
         )
@@ -65,7 +72,7 @@ class TrainingProgress(Watcher):
             )
         if epochs_done:
             self.console.print(f"resumed after epoch {epochs_done}")
-        self.console.print(" ".join(f"{name:>{width}}" for name, _, _, width in COLUMNS))
+        self.console.print(" ".join(f"{name:>{width}}" for name, _, _, width in self.columns))
 
     def stepped(self, epoch: int, step: int, steps: int) -> None:
         self.bar.update(self.task, completed=step, total=steps, epoch=epoch)
@@ -73,7 +80,7 @@ class TrainingProgress(Watcher):
     def epoch_ended(self, row: dict[str, float | None]) -> None:
         cells = [
             f"{'-' if row[key] is None else format(row[key], form):>{width}}"
-            for _, key, form, width in COLUMNS
+            for _, key, form, width in self.columns
         ]
         self.console.print(" ".join(cells))
 

@@ -34,7 +34,14 @@ def renderer_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--scheme", "schemes", multiple=True, metavar="NAME", help="scheme (repeatable) [all]"
 )
-@click.option("--bits", metavar="LIST", default="8", help="widths of weight-only schemes  [8]")
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME[:ENGINE]",
+    help="what runs the schemes with activations (`qwd list backends`; repeatable) [ao]",
+)
+@click.option("--bits", metavar="LIST", default="8", help="widths of the weights  [8]")
 @click.option("--calibration-n", metavar="N", default="512", help="calibration images  [512]")
 @click.option("--key", metavar="NAME", help="which state dict of a file that holds several")
 @click.option("--top", metavar="N", help="tensors shown per model; 0: all  [10]")
@@ -43,6 +50,7 @@ def renderer_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def command(
     paths: tuple[str, ...],
     schemes: tuple[str, ...],
+    backends: tuple[str, ...],
     bits: str,
     calibration_n: str,
     key: str | None,
@@ -55,12 +63,12 @@ def command(
     run under runs/ is reported, side by side. A checkpoint from elsewhere needs --model and --data
     for accuracy. A run's report is also written to its folder.
     """
-    from qwd.quantize.schemes import expand, parse_scheme
+    from qwd.quantize.schemes import expand, on_backends, parse_scheme
 
     read_bits = checked("--bits", parsing.list_of(parsing.integer(least=2, most=8)), bits)
     read_n = checked("--calibration-n", parsing.integer(least=1), calibration_n)
     read_top = checked("--top", parsing.optional(parsing.integer(least=0)), top)
-    expand([parse_scheme(name) for name in schemes], read_bits)
+    expand(on_backends([parse_scheme(name) for name in schemes], backends), read_bits)
     targets = _targets({name: options.pop(name) for name in RENDERERS.names()})
     variables = layers.environment_settings(os.environ)
     # What a run is, its own folder says; variables decide where and on what it is evaluated.
@@ -80,6 +88,7 @@ def command(
     made = report(
         found,
         schemes=schemes or None,
+        backends=backends,
         bits=read_bits,
         calibration_n=read_n,
         device=chosen.get("device", "auto"),

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from qwd import layers
+from qwd.config import TrainConfig
 from qwd.errors import UsageError
 from qwd.train import layout
 from qwd_cli.options import given, setting_options
@@ -35,7 +36,13 @@ def command(
         config = layers.from_layers(typed, {}, layers.load_yaml(stored))
     else:
         file = layers.load_yaml(config_file) if config_file else {}
-        config = layers.from_layers(typed, os.environ, file)
+        given_settings = layers.values_from(typed, os.environ, file)
+        if given_settings.get("from_"):
+            from qwd.train.start import continued
+
+            config = continued(given_settings)
+        else:
+            config = TrainConfig(**given_settings)
     if print_config:
         click.echo(config.to_yaml(), nl=False)
         return

@@ -1,43 +1,30 @@
-"""torch.ao.quantization, the int8 backend: the only module that imports it.
+"""torch.ao.quantization, the int8 backend: FX graph mode, post-training, static.
 
-FX graph mode, post-training, static. The weights are quantized by qwd's own QConfig (`affine` or
-`symmetric`, per tensor or channel, qint8), the activations as quint8 with a histogram observer,
-and the result runs on real int8 kernels. ``ao-default`` is torch's own x86 configuration, kept as
-it is: symmetric weights per channel and 7-bit activations.
-
-torch.ao marks itself deprecated in favour of torchao, whose PT2E kernels take symmetric weights
-only; its warnings are silenced here.
+The weights are quantized by qwd's own QConfig (`affine` or `symmetric`, per tensor or channel, 2
+to 8 bits in qint8), the activations as quint8 over their minimum and maximum, and the result runs
+on real int8 kernels. ``ao-default`` is torch's own configuration, kept as it is: on x86 symmetric
+weights per channel, histograms and 7-bit activations.
 """
 
-import contextlib
 import copy
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from torch.ao.nn.quantized.modules.utils import WeightedQuantizedModule
-    from torch.ao.quantization import (
-        HistogramObserver,
-        MinMaxObserver,
-        PerChannelMinMaxObserver,
-        QConfig,
-        QConfigMapping,
-        get_default_qconfig_mapping,
-    )
-    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+from qwd.errors import reason
+from qwd.quantize import torch_ao
+from qwd.quantize.arithmetic import code_range, quantize
+from qwd.quantize.backend import LAYERS, Backend, Description, NotQuantizableError
+from qwd.quantize.floors import floor_warning
+from qwd.quantize.saturation import saturating_layers
+from qwd.quantize.schemes import AO_DEFAULT, INTEGER_KINDS, Scheme
+from qwd.quantize.torch_ao import MinMaxObserver, PerChannelMinMaxObserver, running_on
 
-from qwd.errors import VerificationError, reason
-from qwd.quantize.arithmetic import quantize
-from qwd.quantize.backend import LAYERS, NotQuantizableError, QuantizedNetwork
-from qwd.quantize.schemes import AO_DEFAULT, Scheme
-
-ENGINES = ("x86", "fbgemm", "qnnpack")
-"""In order of preference; oneDNN alone takes symmetric weights only."""
+NO_FLOOR = torch.finfo(torch.float32).tiny
+"""The smallest scale: torch's observers would floor it at 1.19e-7."""
 
 WEIGHT_QSCHEMES = {
     ("affine", "tensor"): (MinMaxObserver, torch.per_tensor_affine),
@@ -47,132 +34,163 @@ WEIGHT_QSCHEMES = {
 }
 
 
-class TorchAO:
-    """torch.ao FX static quantization: int8 kernels on the CPU (x86, fbgemm or qnnpack)."""
+@dataclass
+class Observed:
+    """A network on its way through torch.ao: observed, then converted."""
 
-    def quantize(
-        self, network: nn.Module, scheme: Scheme, calibration: Sequence[Tensor]
-    ) -> QuantizedNetwork:
-        """Prepare, calibrate and convert; see `qwd.quantize.backend.Backend`.
+    module: Any
+    network: nn.Module
+    """the float network that it was made of"""
+    scheme: Scheme
+    engine: str
+    activation_bits: int
+    observer: str
+    warnings: list[str]
 
-        Raises VerificationError when no layer was quantized.
-        """
-        engine = next((e for e in ENGINES if e in torch.backends.quantized.supported_engines), None)
-        if engine is None:
-            raise NotQuantizableError(
-                f"this build of torch has none of the engines {', '.join(ENGINES)}"
-            )
-        notes: list[str] = []
+    def __call__(self, images: Tensor) -> Tensor:
+        """The output of ``module`` on its engine."""
+        with running_on(self.engine):
+            return self.module(images)
+
+
+class TorchAO(Backend):
+    """torch.ao FX static quantization: int8 kernels on the CPU (x86, fbgemm, qnnpack, onednn)."""
+
+    def prepare(self, network: nn.Module, scheme: Scheme, example: Tensor) -> Observed:
+        """Insert observers; see `qwd.quantize.backend.Backend`."""
+        check(scheme)
+        engine, narrow, notes = engine_for(network, scheme)
         with running_on(engine):
-            if scheme == AO_DEFAULT:
-                mapping = get_default_qconfig_mapping(engine)
-                activation_bits = 7 if _reduces_range(mapping) else 8
+            if _is_torchs_own(scheme):
+                mapping = torch_ao.get_default_qconfig_mapping(engine)
+                narrow = _reduces_range(mapping)
+                floor = floor_warning(network, scheme, _floor(mapping), "torch's observer")
+                notes += [floor] if floor else []
             else:
-                narrow = accumulators_saturate()
-                activation_bits = 7 if narrow else 8
-                if narrow:
-                    notes.append(
-                        f"{scheme.name}: 8-bit activations saturate on this processor (no VNNI), "
-                        "so they were cut to 7 bits"
-                    )
-                mapping = QConfigMapping().set_global(qconfig(scheme, reduce_range=narrow))
-            converted = _converted(network, mapping, calibration)
-            if scheme != AO_DEFAULT:
-                _store_own_codes(converted, network, scheme)
+                config = qconfig(scheme, reduce_range=narrow)
+                mapping = torch_ao.QConfigMapping().set_global(config)
+            try:
+                module = torch_ao.prepare_fx(copy.deepcopy(network).eval(), mapping, (example,))
+            except Exception as error:
+                raise refusal(error) from error
             observer = _observers(mapping)
-        layers = {name for name, module in network.named_modules() if isinstance(module, LAYERS)}
-        quantized = {
-            name
-            for name, module in converted.named_modules()
-            if isinstance(module, WeightedQuantizedModule)
-        }
-        if not quantized:
-            raise VerificationError(f"{scheme.name}: torch.ao quantized nothing in this network")
-        return QuantizedNetwork(
-            network=OnEngine(converted, engine),
-            device=torch.device("cpu"),
-            activation_bits=activation_bits,
-            engine=engine,
-            observer=observer,
-            quantized_ops=len(quantized),
+        bits = 7 if narrow else 8
+        return Observed(module, network, scheme, engine, bits, observer, notes)
+
+    def calibrate(self, prepared: Observed, batches: Sequence[Tensor]) -> None:
+        """See `qwd.quantize.backend.Backend`."""
+        try:
+            super().calibrate(prepared, batches)
+        except Exception as error:
+            raise refusal(error) from error
+
+    def convert(self, prepared: Observed) -> Observed:
+        """To int8 kernels; see `qwd.quantize.backend.Backend`."""
+        converted = replace(prepared, module=converted_by_torch(prepared.module, prepared.engine))
+        if not _is_torchs_own(prepared.scheme):
+            _store_own_codes(converted.module, prepared.network, prepared.scheme)
+        return converted
+
+    def describe(self, converted: Observed) -> Description:
+        """Which layers became integer kernels."""
+        layers = {n for n, m in converted.network.named_modules() if isinstance(m, LAYERS)}
+        quantized = {n for n, _ in quantized_layers(converted.module)}
+        return Description(
+            activation_bits=converted.activation_bits,
+            engine=converted.engine,
+            observer=converted.observer,
+            quantized=tuple(sorted(quantized)),
             left_float=tuple(sorted(layers - quantized)),
-            warnings=tuple(notes),
+            warnings=tuple(converted.warnings),
         )
 
 
-class OnEngine(nn.Module):
-    """Runs a converted network on the engine its weights were packed for."""
+def check(scheme: Scheme) -> None:
+    """NotQuantizableError where torch.ao has no kernels for a scheme."""
+    if scheme.activation_bits != 8:
+        found = f"{scheme.activation_bits} bits" if scheme.activation_bits else "float"
+        raise NotQuantizableError(f"torch.ao's kernels take 8-bit activations, not {found}")
+    if scheme.kind not in INTEGER_KINDS or scheme.clip != "none":
+        raise NotQuantizableError(
+            f"torch.ao runs {' and '.join(INTEGER_KINDS)} weights without clipping; "
+            f"{scheme.full_name} runs on the backend 'simulated'"
+        )
+    if scheme.engine is not None and scheme.engine not in torch_ao.ENGINES:
+        raise NotQuantizableError(
+            f"torch.ao has no engine {scheme.engine!r}; it has {', '.join(torch_ao.ENGINES)}"
+        )
+    if scheme.engine == "onednn" and scheme.kind == "affine":
+        raise NotQuantizableError(
+            "oneDNN takes symmetric weights only, whose zero point is 0; "
+            "affine ones run on x86, fbgemm and qnnpack"
+        )
 
-    def __init__(self, converted: nn.Module, engine: str):
-        super().__init__()
-        self.converted = converted
-        self.engine = engine
 
-    def forward(self, images: Tensor) -> Tensor:
-        """The converted network's output, in float32."""
-        with running_on(self.engine):
-            return self.converted(images)
+def engine_for(network: nn.Module, scheme: Scheme) -> tuple[str, bool, list[str]]:
+    """The engine, whether activations have to be cut to 7 bits on it, and what to say of that.
 
-
-def qconfig(scheme: Scheme, *, reduce_range: bool = False) -> QConfig:
-    """qwd's QConfig: weights by ``scheme`` with the true scale, activations quint8.
-
-    torch's observer floors the scale of weights at 1.19e-7; the smallest normal float32 stands
-    here instead, so that scale = (b-a)/255 holds for layers of tiny weights too.
+    The scheme's own engine, or the first whose kernels hold all sums of this network's layers.
+    Raises NotQuantizableError where this build of torch has none.
     """
+    built = torch.backends.quantized.supported_engines
+    takes = [e for e in torch_ao.ENGINES if e != "onednn" or scheme.kind == "symmetric"]
+    asked = [scheme.engine] if scheme.engine else takes
+    engines = [engine for engine in asked if engine in built]
+    if not engines:
+        raise NotQuantizableError(f"this build of torch has no engine {' or '.join(asked)}")
+    if _is_torchs_own(scheme):
+        return engines[0], False, []
+    lossy: dict[str, list[str]] = {}
+    for engine in engines:
+        with running_on(engine):
+            lossy[engine] = saturating_layers(
+                network, affine=scheme.kind == "affine", per_channel=scheme.granularity == "channel"
+            )
+    first = engines[0]
+    chosen = next((engine for engine in engines if not lossy[engine]), first)
+    if not lossy[first]:
+        return first, False, []
+    trouble = f"8-bit activations saturate in {first}'s kernels for {_some(lossy[first])}"
+    if chosen == first:
+        return first, True, [f"{scheme.name}: {trouble}, so activations were cut to 7 bits"]
+    return chosen, False, [f"{scheme.name}: {trouble}, so {chosen} computed"]
+
+
+def qconfig(scheme: Scheme, *, reduce_range: bool = False) -> Any:
+    """qwd's QConfig: weights by ``scheme`` with the true scale, activations quint8."""
     observer, qscheme = WEIGHT_QSCHEMES[scheme.kind, scheme.granularity]
-    return QConfig(
-        activation=HistogramObserver.with_args(dtype=torch.quint8, reduce_range=reduce_range),
+    lowest, highest = code_range(scheme.weight_bits)
+    return torch_ao.QConfig(
+        activation=MinMaxObserver.with_args(
+            dtype=torch.quint8, reduce_range=reduce_range, eps=NO_FLOOR
+        ),
         weight=observer.with_args(
-            dtype=torch.qint8, qscheme=qscheme, eps=torch.finfo(torch.float32).tiny
+            dtype=torch.qint8, qscheme=qscheme, quant_min=lowest, quant_max=highest, eps=NO_FLOOR
         ),
     )
 
 
-@contextlib.contextmanager
-def running_on(engine: str) -> Iterator[None]:
-    """Select a quantized engine inside, and keep quiet about the deprecation of all of it."""
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = engine
+def converted_by_torch(prepared: Any, engine: str) -> Any:
+    """The int8 network of an observed one; NotQuantizableError where torch.ao fails."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.backends.quantized.engine = before
-
-
-def accumulators_saturate() -> bool:
-    """Whether the current engine's kernels lose large sums of 8-bit products.
-
-    Without VNNI, x86 kernels add two products of an unsigned and a signed byte in 16 bits. A
-    convolution of the largest activations and weights shows it: its sum must come out whole.
-    """
-    channels, kernel = 32, 3
-    total = 255 * 127 * channels * kernel * kernel
-    images = torch.full([1, channels, kernel, kernel], 255.0)
-    weights = torch.full([channels, channels, kernel, kernel], 127.0)
-    packed = torch.ops.quantized.conv2d_prepack(
-        torch.quantize_per_tensor(weights, 1.0, 0, torch.qint8), None, [1, 1], [0, 0], [1, 1], 1
-    )
-    found = torch.ops.quantized.conv2d(
-        torch.quantize_per_tensor(images, 1.0, 0, torch.quint8), packed, total / 255, 0
-    )
-    return bool((found.int_repr() != 255).any())
-
-
-def _converted(network: nn.Module, mapping: QConfigMapping, calibration: Sequence[Tensor]) -> Any:
-    try:
-        prepared = prepare_fx(copy.deepcopy(network).eval(), mapping, (calibration[0],))
-        with torch.no_grad():
-            for images in calibration:
-                prepared(images)
-        return convert_fx(prepared)
+        with running_on(engine):
+            return torch_ao.convert_fx(prepared)
     except Exception as error:
-        # A user's network may break tracing or conversion in any way; the reason is reported.
-        raise NotQuantizableError(
-            f"torch.ao cannot quantize this network: {reason(error)}"
-        ) from error
+        raise refusal(error) from error
+
+
+def refusal(error: Exception) -> NotQuantizableError:
+    """A user's network may break tracing or conversion in any way; the reason is reported."""
+    return NotQuantizableError(f"torch.ao cannot quantize this network: {reason(error)}")
+
+
+def quantized_layers(converted: nn.Module) -> list[tuple[str, Any]]:
+    """Names and modules of the integer layers of a converted network."""
+    return [
+        (name, module)
+        for name, module in converted.named_modules()
+        if isinstance(module, torch_ao.WeightedQuantizedModule)
+    ]
 
 
 def _store_own_codes(converted: nn.Module, network: nn.Module, scheme: Scheme) -> None:
@@ -181,32 +199,52 @@ def _store_own_codes(converted: nn.Module, network: nn.Module, scheme: Scheme) -
     torch multiplies by the reciprocal of the scale where qwd and ONNX Runtime divide by it, so a
     weight half way between two codes may get the other one.
     """
-    for name, module in converted.named_modules():
-        if not isinstance(module, WeightedQuantizedModule):
-            continue
-        packed: Any = module
+    for name, packed in quantized_layers(converted):
         layer: Any = network.get_submodule(name)
-        stored = packed.weight()
+        with torch_ao.quiet():
+            stored = packed.weight()
         axis = None
-        if stored.qscheme() != torch.per_tensor_affine:
+        if stored.qscheme() not in (torch.per_tensor_affine, torch.per_tensor_symmetric):
             axis = stored.q_per_channel_axis()
-        own = quantize(layer.weight, kind=scheme.kind, axis=axis)
-        # The values lie on the grid, so that no rounding can take another code. A tensor of zeros
-        # has no scale; any positive one holds it. Below its normal numbers float32 has none.
-        values = own.values.float()
-        scale = own.scale.clamp(min=torch.finfo(torch.float32).tiny)
+        own = quantize(layer.weight, kind=scheme.kind, bits=scheme.weight_bits, axis=axis)
+        store_weight(packed, own.values.float(), own.scale, own.zero_point, axis)
+
+
+def store_weight(
+    packed: Any, values: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None
+) -> None:
+    """Give an integer layer other weights, which lie on the grid of ``scale`` and ``zero_point``.
+
+    On the grid no rounding can take another code. A tensor of zeros has no scale; any positive one
+    holds it. Below its normal numbers float32 has none.
+    """
+    scale = scale.clamp(min=NO_FLOOR)
+    with torch_ao.quiet():
         if axis is None:
-            weight = torch.quantize_per_tensor(values, scale, own.zero_point, torch.qint8)
+            weight = torch.quantize_per_tensor(values, scale, zero_point, torch.qint8)
         else:
-            weight = torch.quantize_per_channel(values, scale, own.zero_point, axis, torch.qint8)
+            weight = torch.quantize_per_channel(values, scale, zero_point, axis, torch.qint8)
         packed.set_weight_bias(weight, packed.bias())
+
+
+def _is_torchs_own(scheme: Scheme) -> bool:
+    return replace(scheme, engine=None) == AO_DEFAULT
 
 
 def _reduces_range(mapping: Any) -> bool:
     return bool(getattr(mapping.global_qconfig.activation(), "reduce_range", False))
 
 
+def _floor(mapping: Any) -> float:
+    return float(mapping.global_qconfig.weight().eps)
+
+
 def _observers(mapping: Any) -> str:
     config = mapping.global_qconfig
     activation, weight = type(config.activation()).__name__, type(config.weight()).__name__
     return f"{activation} (activations), {weight} (weights)"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

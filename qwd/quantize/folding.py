@@ -203,6 +203,12 @@ def _foldable(layer: Any, norm: Any) -> bool:
     return stored and norm.running_var is not None and norm.num_features == channels
 
 
+def branches_fused(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` with its deploy forms in place, in the same mode; see `deploy`."""
+    with torch.no_grad():
+        return _branches_fused(copy.deepcopy(model), {}).train(model.training)
+
+
 def _branches_fused(network: nn.Module, fused: dict[str, tuple[str, ...]]) -> nn.Module:
     """``network`` with deploy forms in place; adds their weights and sources to ``fused``."""
     forms: dict[nn.Module, nn.Module] = {}

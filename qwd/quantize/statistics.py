@@ -92,7 +92,7 @@ def weight_figures(w: Tensor) -> WeightFigures:
         mad=in_weights(of.mad),
         range_over_std=ratio,
         kurtosis=fourth / second**2 - 3 if second else None,
-        sqnr_db=10 * math.log10(signal / error) if signal and error else None,
+        sqnr_db=sqnr_db(signal, error),
         sqnr_expected_db=expected_sqnr_db(ratio) if ratio else None,
         rmse_over_scale=math.sqrt(error / ordered.size) / scale if scale else None,
         codes_used=per_code.size,
@@ -100,6 +100,11 @@ def weight_figures(w: Tensor) -> WeightFigures:
         crowding=distinct / per_code.size,
         outliers=_outliers(ordered, of),
     )
+
+
+def sqnr_db(signal: float, error: float) -> float | None:
+    """10 log10(signal / error) in dB, of two sums of squares; None where either is 0."""
+    return 10 * math.log10(signal / error) if signal and error else None
 
 
 def expected_sqnr_db(range_over_std: float, bits: int = 8) -> float:

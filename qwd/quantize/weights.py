@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qwd.quantize.arithmetic import quantize
-from qwd.quantize.backend import LAYERS, QuantizedNetwork
+from qwd.quantize.backend import LAYERS, Backend, Description, NotQuantizableError
 from qwd.quantize.folding import weight_names
 from qwd.quantize.schemes import Scheme
 
@@ -19,35 +19,53 @@ HOLDERS = (*LAYERS, nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.RNN
 """torch's modules whose matrices are weights; positions and tokens of a user's module are not."""
 
 
-class WeightsOnly:
+class WeightsOnly(Backend):
     """Weights alone: layers compute in float with w' in place of w, on any device."""
 
-    def quantize(
-        self, network: nn.Module, scheme: Scheme, calibration: Sequence[Tensor]
-    ) -> QuantizedNetwork:
+    device = None
+
+    def prepare(self, network: nn.Module, scheme: Scheme, example: Tensor) -> "_Copy":
+        """A copy; there is nothing to observe. See `qwd.quantize.backend.Backend`."""
+        if scheme.activation_bits is not None:
+            raise NotQuantizableError("the backend 'weights' quantizes weights alone")
+        return _Copy(copy.deepcopy(network), scheme)
+
+    def calibrate(self, prepared: "_Copy", batches: Sequence[Tensor]) -> None:
+        """Weights need no images."""
+
+    def convert(self, prepared: "_Copy") -> "_Copy":
         """Replace every weight by w'; see `qwd.quantize.backend.Backend`."""
-        network = copy.deepcopy(network)
-        quantized: set[int] = set()
+        scheme = prepared.scheme
         with torch.no_grad():
-            for weight, channel_axis in layer_weights(network):
+            for weight, channel_axis in layer_weights(prepared.network):
                 axis = channel_axis if scheme.granularity == "channel" else None
                 weight.copy_(
                     quantize(weight, kind=scheme.kind, bits=scheme.weight_bits, axis=axis).values
                 )
-                quantized.add(id(weight))
-        return QuantizedNetwork(
-            network=network,
-            device=None,
+        return prepared
+
+    def describe(self, converted: "_Copy") -> Description:
+        """Every matrix and kernel of the layers that torch knows is quantized."""
+        network = converted.network
+        held = {id(weight) for weight, _ in layer_weights(network)}
+        named = {name: id(network.get_parameter(name)) in held for name in weight_names(network)}
+        return Description(
             activation_bits=None,
             engine=None,
             observer="min and max of the weights",
-            quantized_ops=len(quantized),
-            left_float=tuple(
-                name
-                for name in weight_names(network)
-                if id(network.get_parameter(name)) not in quantized
-            ),
+            quantized=tuple(name for name, quantized in named.items() if quantized),
+            left_float=tuple(name for name, quantized in named.items() if not quantized),
         )
+
+
+class _Copy(nn.Module):
+    def __init__(self, network: nn.Module, scheme: Scheme):
+        super().__init__()
+        self.network = network
+        self.scheme = scheme
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
 
 
 def layer_weights(network: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:

@@ -2,18 +2,17 @@
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from qwd.errors import VerificationError
-from qwd.quantize.backend import NotQuantizableError
+from qwd.quantize import qat
+from qwd.quantize.backend import NotQuantizableError, QuantizedNetwork, quantize
 from qwd.quantize.figures import WeightFigures
 from qwd.quantize.folding import Deployed, deploy, is_weight, weight_names
 from qwd.quantize.schemes import DEFAULT_SCHEMES, Scheme
 from qwd.quantize.statistics import weight_figures
-from qwd.registry import BACKENDS
 from qwd.report.figures import (
     DataInfo,
     DeployedReport,
@@ -24,6 +23,7 @@ from qwd.report.figures import (
 )
 from qwd.report.function import finite, functional_figures
 from qwd.report.subject import Subject
+from qwd.train.awareness import qat_scheme
 from qwd.train.data import Data
 from qwd.train.evaluation import accuracy, logits
 
@@ -75,9 +75,7 @@ def build(subject: Subject, options: Options) -> ModelReport:
     schemes: dict[str, SchemeResult] = {}
     float_accuracy = None
     if deployed is not None and subject.data is not None and subject.model is not None:
-        float_accuracy, schemes = quantized_accuracies(
-            subject.model, deployed.module, subject.data, options, warnings
-        )
+        float_accuracy, schemes = quantized_accuracies(subject, deployed.module, options, warnings)
     return ModelReport(
         name=subject.name,
         path=subject.path,
@@ -143,12 +141,16 @@ def deployed_figures(deployed: Deployed) -> dict[str, WeightFigures]:
 
 
 def quantized_accuracies(
-    model: nn.Module, deployed: nn.Module, data: Data, options: Options, warnings: list[str]
+    subject: Subject, deployed: nn.Module, options: Options, warnings: list[str]
 ) -> tuple[float | None, dict[str, SchemeResult]]:
     """Float accuracy on the test split, and the result under every scheme that ran.
 
-    What could not run is named in ``warnings``.
+    A quantization-aware training's own scheme stands first. What could not run is named in
+    ``warnings``.
     """
+    model, data = subject.model, subject.data
+    assert model is not None
+    assert data is not None
     labels = data.test.labels
     reference = logits(model.to(options.device), data.test, options.device)
     if not finite(reference):
@@ -157,36 +159,56 @@ def quantized_accuracies(
     deployed = deployed.cpu()
     calibration = calibration_batches(data, options.calibration_n)
     results = {}
+    if subject.twin is not None and subject.config is not None:
+        scheme = qat_scheme(subject.config)
+        made = qat.convert(subject.twin, scheme)
+        found = measured(scheme, made.network, reference, data, options.device, warnings)
+        results |= {name: replace(result, **made.sqnr) for name, result in found.items()}
     for scheme in options.schemes:
         try:
-            made = BACKENDS.get(scheme.backend)().quantize(deployed, scheme, calibration)
-            device = made.device or options.device
-            outputs = logits(made.network.to(device), data.test, device)
+            made = quantize(deployed, scheme, calibration)
         except NotQuantizableError as error:
             warnings.append(f"{scheme.name}: no accuracy, {error}")
             continue
-        if not finite(outputs):
-            warnings.append(f"{scheme.name}: no accuracy, the quantized outputs are not finite")
-            continue
-        if not made.quantized_ops:
-            raise VerificationError(
-                f"{scheme.name}: nothing was quantized; the network has none of the layers that "
-                f"the backend {scheme.backend!r} knows"
-            )
-        warnings += made.warnings
-        results[scheme.name] = SchemeResult(
-            scheme=scheme.kind,
-            granularity=scheme.granularity,
-            weight_bits=scheme.weight_bits,
-            activation_bits=made.activation_bits,
-            backend=scheme.backend,
-            engine=made.engine,
-            observer=made.observer,
-            quantized_ops=made.quantized_ops,
-            left_float=made.left_float,
-            **functional_figures(reference, outputs, labels),
-        )
+        results |= measured(scheme, made, reference, data, options.device, warnings)
     return accuracy(reference, labels), results
+
+
+def measured(
+    scheme: Scheme,
+    made: QuantizedNetwork,
+    reference: Tensor,
+    data: Data,
+    device: torch.device,
+    warnings: list[str],
+) -> dict[str, SchemeResult]:
+    """The result of a quantized network on the test split by its scheme's name.
+
+    ``reference`` are the outputs of the network in float. Empty, with a warning, where the outputs
+    are not finite.
+    """
+    device = made.backend.device or device
+    outputs = logits(made.to(device), data.test, device)
+    found = made.description
+    warnings += found.warnings
+    if not finite(outputs):
+        warnings.append(f"{scheme.name}: no accuracy, the quantized outputs are not finite")
+        return {}
+    result = SchemeResult(
+        scheme=scheme.kind,
+        granularity=scheme.granularity,
+        weight_bits=scheme.weight_bits,
+        activation_bits=found.activation_bits,
+        backend=scheme.backend,
+        engine=found.engine,
+        observer=found.observer,
+        quantized_ops=len(found.quantized),
+        left_float=found.left_float,
+        clip=scheme.clip,
+        qat=scheme.qat,
+        **functional_figures(reference, outputs, data.test.labels),
+    )
+    return {scheme.name: result}
 
 
 def calibration_batches(data: Data, n: int) -> Sequence[Tensor]:

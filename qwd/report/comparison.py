@@ -4,14 +4,16 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from qwd.config import DECAY_SETTINGS, MACHINE_SETTINGS
 from qwd.report.figures import Comparison, Group, ModelReport, Spread, Summary
+from qwd.report.ptq_qat import quantized_rows
+from qwd.report.ptq_qat import spread as spread_of
 from qwd.report.reading import readings
 from qwd.setting import short
 
 Key = tuple[tuple[str, str], ...]
+UNSAID = ("None", "False")
+"""Values of settings that do not apply, and of flags that are not set."""
 
 
 def compare_models(models: Sequence[ModelReport]) -> Comparison | None:
@@ -34,7 +36,11 @@ def compare_models(models: Sequence[ModelReport]) -> Comparison | None:
     for group, found in pairs:
         comparable.setdefault(_setting_but_decay(found[0]), []).append((group, found))
     sentences = [s for together in comparable.values() for s in readings(together)]
-    return Comparison(groups=tuple(group for group, _ in pairs), readings=tuple(sentences))
+    return Comparison(
+        groups=tuple(group for group, _ in pairs),
+        quantized=quantized_rows(models),
+        readings=tuple(sentences),
+    )
 
 
 def _amount(group: Group) -> tuple[float, float]:
@@ -50,7 +56,8 @@ def _settings(model: ModelReport) -> Key:
     """What a run was trained with, seed aside; a checkpoint without settings stands alone."""
     if model.config is None:
         return (("name", model.name), ("path", str(model.path)))
-    immaterial = ("seed", *MACHINE_SETTINGS)
+    # Where a run started from differs with its seed.
+    immaterial = ("seed", "from", *MACHINE_SETTINGS)
     return tuple((k, str(v)) for k, v in model.config.items() if k not in immaterial)
 
 
@@ -72,13 +79,18 @@ def _labels(keys: list[Key]) -> list[str]:
         if "name" in entries:
             return entries["name"]
         # A setting that does not apply is None.
-        shown = [n for n in entries if (n in differing and entries[n] != "None") or n == "wd"]
-        return ", ".join(
-            f"{n.replace('_', '-')} {short(float(entries[n])) if n == 'wd' else entries[n]}"
-            for n in shown
-        )
+        shown = [n for n in entries if (n in differing and entries[n] not in UNSAID) or n == "wd"]
+        return ", ".join(_setting(name, entries[name]) for name in shown)
 
     return [label(key) for key in keys]
+
+
+def _setting(name: str, value: str) -> str:
+    """A setting in a label: a flag by its name alone."""
+    plain = name.replace("_", "-")
+    if value == "True":
+        return plain
+    return f"{plain} {short(float(value)) if name == 'wd' else value}"
 
 
 def _group(label: str, models: list[ModelReport]) -> Group:
@@ -98,7 +110,4 @@ def _group(label: str, models: list[ModelReport]) -> Group:
 def spread(values: Sequence[float | None]) -> Spread | None:
     """Mean and sample standard deviation; None where any value is missing."""
     found = [value for value in values if value is not None]
-    if not found or len(found) < len(values):
-        return None
-    std = float(np.std(found, ddof=1)) if len(found) > 1 else None
-    return Spread(mean=float(np.mean(found)), std=std)
+    return spread_of(found) if len(found) == len(values) else None

@@ -10,7 +10,8 @@ from torch import nn
 
 from qwd import parsing
 from qwd.errors import UsageError
-from qwd.quantize.schemes import DEFAULT_SCHEMES, expand, parse_scheme
+from qwd.quantize.schemes import DEFAULT_SCHEMES, expand, on_backends, parse_scheme
+from qwd.registry import BACKENDS
 from qwd.report.build import CALIBRATION_N, Options, build
 from qwd.report.comparison import compare_models
 from qwd.report.figures import ModelReport, Report
@@ -29,6 +30,7 @@ def report(
     data: str | tuple[Any, Any] | Data | None = None,
     *,
     schemes: str | Sequence[str] | None = None,
+    backends: Sequence[str] = (),
     bits: Sequence[int] = (8,),
     calibration_n: int = CALIBRATION_N,
     device: str = "auto",
@@ -41,9 +43,10 @@ def report(
     Each source is a network in memory, a run folder or a checkpoint file. ``data`` is the name of
     a data set, a pair (train, test) of map-style datasets, or loaded `Data`; networks need it for
     accuracies, runs bring their own. ``schemes`` are names such as ``affine-channel-w4``
-    (default: all five of the design), ``bits`` the widths of weight-only ones. ``given`` are
-    settings as options give them (``model``, ``data``, ``image_size``, ...); ``key`` names the
-    state dict where a file has several. ``on_model`` hears of each finished model.
+    (default: all five of the design), ``bits`` the widths of their weights; ``backends``, as
+    ``onnx`` or ``ao:qnnpack``, run the schemes with activations in place of their usual one.
+    ``given`` are settings as options give them (``model``, ``data``, ``image_size``, ...); ``key``
+    names the state dict where a file has several. ``on_model`` hears of each finished model.
 
     Raises UsageError, InputError, and VerificationError when a backend quantized nothing.
     """
@@ -52,10 +55,12 @@ def report(
     named = [parse_scheme(name) for name in names] if names else DEFAULT_SCHEMES
     checked("calibration_n", parsing.integer(least=1), calibration_n)
     options = Options(
-        schemes=tuple(expand(named, bits)),
+        schemes=expand(on_backends(named, backends), bits),
         calibration_n=calibration_n,
         device=device_called(device),
     )
+    for scheme in options.schemes:
+        BACKENDS.get(scheme.backend)  # an extra that is missing is said before the work begins
     given = dict(given or {})
     if isinstance(data, str):
         given["data"] = data

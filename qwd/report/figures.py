@@ -30,7 +30,7 @@ class SchemeResult:
     """Accuracy under one quantization scheme, against the same network in float."""
 
     scheme: str
-    """minmax, affine or symmetric"""
+    """minmax, affine, symmetric or pow2"""
     granularity: str
     """tensor or channel"""
     weight_bits: int
@@ -52,6 +52,14 @@ class SchemeResult:
     """mean KL(float || quantized) of the softmax outputs, in nats"""
     mcnemar_p: float
     """exact two-sided McNemar test of the two accuracies"""
+    clip: str = "none"
+    """what of the range is cut off: none, percentile or mse"""
+    qat: bool = False
+    """whether the grids are those of a quantization-aware training"""
+    training_sqnr_db: float | None = None
+    """of the weights that a quantization-aware training computed with; None without one"""
+    converted_sqnr_db: float | None = None
+    """of the weights that its int8 kernels compute with"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +181,38 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean over pairs of runs, with its 95 % interval; no bounds for one pair."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    pairs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedRow:
+    """Accuracies of one decay at one width of the weights, over seeds."""
+
+    setting: str
+    """model and data"""
+    wd: float
+    scheme: str
+    """kind and granularity, as ``affine-tensor``; activations have 8 bits unless a report says"""
+    bits: int
+    float_accuracy: Spread | None
+    post_training: Spread | None
+    qat: Spread | None
+    gain_pp: Interval | None
+    """quantization-aware less post-training, paired by seed"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Several models side by side, and what that says in words."""
 
     groups: tuple[Group, ...]
+    quantized: tuple[QuantizedRow, ...] = ()
     readings: tuple[str, ...]
 
 

@@ -14,12 +14,13 @@ from qwd.errors import UsageError
 from qwd.quantize.folding import weight_names
 from qwd.report.figures import DecayAudit
 from qwd.report.load import load_audit
+from qwd.train.awareness import restored
 from qwd.train.data import Data
 from qwd.train.layout import WEIGHTS
 from qwd.train.models import channels_needed
 from qwd.train.planning import planned_dose
 from qwd.train.prepare import data_for, trained_model
-from qwd.train.run import read_run
+from qwd.train.run import read_grids, read_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class Subject:
     dose: float | None = None
     decay: DecayAudit | None = None
     model: nn.Module | None = None
+    twin: nn.Module | None = None
+    """the quantization-aware twin that was trained in the model's place"""
     state: Mapping[str, Tensor]
     data: Data | None = None
 
@@ -81,6 +84,7 @@ class Subjects:
             dose=planned_dose(trained, len(data.train)) if own_data else None,
             decay=load_audit(path),
             model=model,
+            twin=restored(trained, model, data, read_grids(path)) if trained.qat else None,
             state=model.state_dict(),
             data=data,
         )

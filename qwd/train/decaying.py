@@ -59,7 +59,7 @@ def param_groups(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]]:
     """Who is decayed by how much, at which rate; see `qwd.decay.param_groups`."""
     return decay.param_groups(
         model,
-        config.wd,
+        config.coefficient,
         decay_bias=config.decay_bias,
         decay_norm=config.decay_norm,
         decay_embedding=config.decay_embedding,

@@ -3,7 +3,8 @@
 ``config.yaml`` (all that is needed to repeat the run), ``environment.json`` (the machine and the
 versions), ``decay.json`` (what is decayed by how much, verified), ``metrics.csv`` (a row per
 epoch), ``checkpoint.pt`` (the latest state, to resume from), ``model.safetensors`` (the trained
-weights), ``report.json`` (written by the report).
+weights), ``qat.safetensors`` (the grids of a quantization-aware training), ``report.json`` (written
+by the report).
 """
 
 import re
@@ -15,6 +16,7 @@ from qwd.setting import short
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.csv"
 DECAY = "decay.json"
 CHECKPOINT, WEIGHTS, REPORT = "checkpoint.pt", "model.safetensors", "report.json"
+GRIDS = "qat.safetensors"
 
 RUNS = Path("runs")
 
@@ -30,9 +32,13 @@ def is_finished(path: Path) -> bool:
 
 
 def default_folder(config: TrainConfig) -> Path:
-    """``runs/<model>-<data>-wd<wd>-s<seed>``."""
+    """``runs/<model>-<data>-wd<wd>-s<seed>``, with ``-w<bits>-qat`` where it is that."""
     data = config.data
     if data.startswith("imagefolder:"):
         data = "imagefolder-" + Path(data.removeprefix("imagefolder:")).resolve().name
     name = f"{config.model}-{data}-wd{short(config.wd)}-s{config.seed}"
+    if config.qat:
+        name += f"-w{config.bits}-qat"
+    elif config.from_:
+        name += "-tuned"
     return RUNS / re.sub(r"[^\w.-]+", "-", name)

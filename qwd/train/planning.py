@@ -77,4 +77,4 @@ def course(config: TrainConfig, images: int) -> Course:
 
 def planned_dose(config: TrainConfig, images: int) -> float | None:
     """The dose of a run on that many training images; see `qwd.decay.dose`."""
-    return course(config, images).dose(config.wd)
+    return course(config, images).dose(config.coefficient)

@@ -7,6 +7,7 @@ from torch import nn
 from qwd.checkpoints import read_weights
 from qwd.config import TrainConfig
 from qwd.errors import InputError
+from qwd.quantize.folding import branches_fused
 from qwd.train import data, models
 
 
@@ -28,6 +29,15 @@ def model_for(config: TrainConfig, inputs: data.Data) -> nn.Module:
     return models.build(config.model, **inputs.sizes)
 
 
+def structure_for(config: TrainConfig, inputs: data.Data) -> nn.Module:
+    """The network whose weights a run of ``config`` trains, freshly initialized.
+
+    A quantization-aware one trains the kernels that are deployed: branches are fused.
+    """
+    model = model_for(config, inputs)
+    return branches_fused(model) if config.qat else model
+
+
 def trained_model(
     config: TrainConfig, inputs: data.Data, weights: Path, key: str | None = None
 ) -> nn.Module:
@@ -35,7 +45,7 @@ def trained_model(
 
     Raises InputError where names or shapes in the file do not fit the model.
     """
-    model = model_for(config, inputs)
+    model = structure_for(config, inputs)
     try:
         model.load_state_dict(read_weights(weights, key))
     except RuntimeError as error:

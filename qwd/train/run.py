@@ -4,16 +4,16 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qwd import layers
-from qwd.checkpoints import read_pickle
+from qwd.checkpoints import read_pickle, read_weights
 from qwd.config import TrainConfig
 from qwd.decay import Audit
 from qwd.errors import InputError, UsageError
@@ -23,6 +23,7 @@ from qwd.train.layout import (
     CONFIG,
     DECAY,
     ENVIRONMENT,
+    GRIDS,
     METRICS,
     WEIGHTS,
     is_finished,
@@ -119,8 +120,21 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def write_model(path: Path, model: nn.Module) -> None:
     """Store the trained weights; a tensor under several names is stored under each of them."""
+    _write_tensors(path / WEIGHTS, model.state_dict())
+
+
+def write_grids(path: Path, grids: Mapping[str, Tensor]) -> None:
+    """Store the ranges and grids of a quantization-aware training; see `qwd.quantize.qat`."""
+    _write_tensors(path / GRIDS, grids)
+
+
+def read_grids(path: Path) -> dict[str, Tensor]:
+    """The ranges and grids of the run in ``path``; InputError where they cannot be read."""
+    return read_weights(path / GRIDS)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save
 
-    state = model.state_dict()
-    content = save({n: t.detach().cpu().contiguous().clone() for n, t in state.items()})
-    write_atomically(path / WEIGHTS, lambda file: file.write_bytes(content))
+    content = save({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()})
+    write_atomically(path, lambda file: file.write_bytes(content))

@@ -19,6 +19,7 @@ from qwd.quantize.folding import fold_plan
 from qwd.quantize.statistics import mean_range
 from qwd.setting import option_name
 from qwd.train import layout, run, seeding
+from qwd.train.awareness import Awareness, trainable
 from qwd.train.data import Data
 from qwd.train.data.augment import augmentation
 from qwd.train.decaying import decaying_optimizer
@@ -26,9 +27,10 @@ from qwd.train.devices import device_called, enough_memory
 from qwd.train.dosing import advice
 from qwd.train.evaluation import loss_and_accuracy
 from qwd.train.planning import batch_geometry, course
-from qwd.train.prepare import data_for, model_for
+from qwd.train.prepare import data_for
 from qwd.train.progress import Plan, Watcher
 from qwd.train.schedules import RateSchedule
+from qwd.train.start import starting_network
 from qwd.train.stopping import EarlyStopping
 from qwd.train.watch import Watch
 
@@ -93,7 +95,10 @@ def _run_all(session: "Session", folder: Path, resume: bool, watcher: Watcher) -
     # Again, for a run that was killed between its last checkpoint and these.
     run.write_metrics(folder, session.history)
     session.stopping.restore(session.model)
-    run.write_model(folder, session.model)
+    if session.config.qat:
+        run.write_grids(folder, session.awareness.grids())
+    # The last file: with it a run is finished.
+    run.write_model(folder, session.network)
 
 
 def _same_run(stored: TrainConfig, asked: TrainConfig, folder: Path) -> TrainConfig:
@@ -122,10 +127,15 @@ class Session:
         self.device = device
         self.history: list[dict[str, float | None]] = []
         seeding.seed_everything(config.seed, seeding.INITIALIZATION)
-        self.model = model_for(config, data).to(device)
+        network, self.notes = starting_network(config, data)
+        self.network = network.to(device)
+        """in float, under the names of the model"""
+        self.model = trainable(config, self.network, data)
+        """what computes: the network itself, or its quantization-aware twin"""
+        self.awareness = Awareness(config, self.model)
         self.batch_size, self.steps_per_epoch = batch_geometry(config, len(data.train))
-        self.optimizer = decaying_optimizer(config, self.model, self.steps_per_epoch)
-        self.audit = decay.audit(self.model, self.optimizer)
+        self.optimizer = decaying_optimizer(config, self.network, self.steps_per_epoch)
+        self.audit = decay.audit(self.network, self.optimizer)
         self.audit.check()
         self.schedule = RateSchedule(self.optimizer, config, self.steps_per_epoch)
         self.stopping = EarlyStopping(config.early_stop)
@@ -133,8 +143,8 @@ class Session:
         """whether training ends here, early"""
         kind_of_crop = data.default_augment if config.augment == "auto" else config.augment
         self.augment = augmentation(kind_of_crop)
-        self.fold_plan = fold_plan(self.model)
-        self.watch = Watch(self.model, self.optimizer, PENALTIES.get(config.form, "l2"))
+        self.fold_plan = fold_plan(self.network)
+        self.watch = Watch(self.network, self.optimizer, PENALTIES.get(config.form, "l2"))
 
     def plan(self, folder: Path) -> Plan:
         """What this session will do."""
@@ -146,9 +156,9 @@ class Session:
             parameters=sum(p.numel for p in self.audit.parameters),
             audit=self.audit,
             steps_per_epoch=self.steps_per_epoch,
-            dose=planned.dose(self.config.wd),
-            advice=advice(planned, self.config.wd),
-            notes=(*self.data.notes, *self._batch_note(), *self.audit.warnings),
+            dose=planned.dose(self.config.coefficient),
+            advice=advice(planned, self.config.coefficient),
+            notes=(*self.notes, *self.data.notes, *self._batch_note(), *self.audit.warnings),
         )
 
     @property
@@ -166,6 +176,7 @@ class Session:
         started = time.perf_counter()
         batches = self.batches(epoch)
         self.model.train()
+        self.awareness.epoch_begins(epoch)
         loss_sum = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
         rate = self.schedule.rate
@@ -176,7 +187,7 @@ class Session:
             watcher.stepped(epoch + 1, step, self.steps_per_epoch)
         seen = self.steps_per_epoch * self.batch_size
         train_loss, train_accuracy = loss_sum.item() / self.steps_per_epoch, right.item() / seen
-        with self.watch.validating():
+        with self.watch.validating(), self.awareness.resting():
             validation_loss, validation_accuracy = loss_and_accuracy(
                 self.model, self.data.validation, self.device
             )
@@ -198,6 +209,7 @@ class Session:
                 "gap_pp": 100 * (train_accuracy - validation_accuracy),
                 "best_epoch": self.stopping.epoch,
                 "folded_range": self.folded_range(),
+                **self.awareness.row(self.data),
                 **self.watch.row(),
                 "seconds": time.perf_counter() - started,
             }
@@ -235,7 +247,7 @@ class Session:
 
     def folded_range(self) -> float | None:
         """Mean weight range as deployed, weighted by elements."""
-        return mean_range(self.fold_plan.weights(self.model).values())
+        return mean_range(self.fold_plan.weights(self.network).values())
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs; random numbers follow from seed and epoch and are not in it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from qwd.report.figures import Comparison, Group
+from qwd.report.figures import Comparison, Group, Interval, QuantizedRow
 from qwd.report.metrics import unit
 from qwd.report.render import numbers
 from qwd.report.render.blocks import Block, Heading, Note, Table
@@ -39,7 +39,43 @@ def comparison(compared: Comparison) -> Iterator[Block]:
                 if any(cell != numbers.NONE for cell in cells)
             ),
         )
+    if compared.quantized:
+        yield Note("float, post-training quantization (PTQ) and quantization-aware training (QAT)")
+        yield _quantized(compared.quantized)
     yield from (Note(reading) for reading in compared.readings)
+
+
+def _quantized(rows: tuple[QuantizedRow, ...]) -> Table:
+    """A row per decay and width; the setting is said where there are several."""
+    several = len({row.setting for row in rows}) > 1
+    setting = ("setting",) if several else ()
+    accuracy = unit("float_accuracy")
+    return Table(
+        header=(*setting, "wd", "scheme", "bits", "float", "PTQ", "QAT", "QAT - PTQ, 95 %"),
+        keys=len(setting) + 3,
+        rows=tuple(
+            (
+                *((row.setting,) if several else ()),
+                numbers.decay(row.wd),
+                row.scheme,
+                numbers.count(row.bits),
+                *(
+                    numbers.spread(found, accuracy)
+                    for found in (row.float_accuracy, row.post_training, row.qat)
+                ),
+                _gain(row.gain_pp),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _gain(found: Interval | None) -> str:
+    if found is None:
+        return numbers.NONE
+    if found.low is None or found.high is None:
+        return f"{found.mean:+z.2f} pp (one pair)"
+    return f"{found.mean:+z.2f} pp ({found.low:+z.2f} to {found.high:+z.2f}, n {found.pairs})"
 
 
 def _rows(groups: tuple[Group, ...]) -> Iterator[tuple[str, list[str]]]:

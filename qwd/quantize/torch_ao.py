@@ -1,0 +1,75 @@
+"""The one door to torch.ao.quantization: what qwd uses of it, and its warnings kept quiet.
+
+torch.ao marks itself deprecated in favour of torchao, whose PT2E kernels take symmetric weights
+only; with every name imported here, the day it goes touches one file.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from torch.ao.nn.quantized.modules.utils import WeightedQuantizedModule
+    from torch.ao.quantization import (
+        FakeQuantize,
+        MinMaxObserver,
+        MovingAverageMinMaxObserver,
+        PerChannelMinMaxObserver,
+        QConfig,
+        QConfigMapping,
+        get_default_qconfig_mapping,
+    )
+    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
+
+__all__ = [
+    "ENGINES",
+    "FakeQuantize",
+    "MinMaxObserver",
+    "MovingAverageMinMaxObserver",
+    "PerChannelMinMaxObserver",
+    "QConfig",
+    "QConfigMapping",
+    "WeightedQuantizedModule",
+    "convert_fx",
+    "get_default_qconfig_mapping",
+    "prepare_fx",
+    "prepare_qat_fx",
+    "quiet",
+    "running_on",
+]
+
+ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
+"""Sets of integer kernels, in order of preference."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the deprecation of all of it.
+
+    And what torch.use_deterministic_algorithms says of the resizing of integer tensors, which
+    leaves nothing to chance.
+    """
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.use_deterministic_algorithms(False)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+@contextlib.contextmanager
+def running_on(engine: str) -> Iterator[None]:
+    """Select a quantized engine inside, quietly."""
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = engine
+    try:
+        with quiet():
+            yield
+    finally:
+        torch.backends.quantized.engine = before

@@ -1,0 +1,157 @@
+"""torch.ao: real integer kernels on qwd's own codes, and the traps around them."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from qwd.quantize import ao
+from qwd.quantize.arithmetic import code_range, quantize
+from qwd.quantize.backend import LAYERS, NotQuantizableError
+from qwd.quantize.backend import quantize as quantized
+from qwd.quantize.schemes import AO_DEFAULT, AO_STATIC, Scheme, parse_scheme
+from qwd.quantize.torch_ao import ENGINES
+from qwd.registry import MODELS
+from tests.quantize.deployed import batches, deployed
+
+BUILT = [e for e in ENGINES if e in torch.backends.quantized.supported_engines]
+
+
+def stored_weights(made: Any) -> dict[str, torch.Tensor]:
+    layers = ao.quantized_layers(made.converted.module)
+    return {name: layer.weight() for name, layer in layers}
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("name", MODELS.names())
+def test_every_layer_runs_on_the_codes_of_affine_tensor(name: str, bits: int) -> None:
+    network = deployed(name)
+    made = quantized(network, replace(AO_STATIC, weight_bits=bits), batches())
+    layers: dict[str, Any] = {n: m for n, m in network.named_modules() if isinstance(m, LAYERS)}
+    assert made.description.left_float == ()
+    assert set(made.description.quantized) == set(layers)
+    for path, stored in stored_weights(made).items():
+        expected = quantize(layers[path].weight, kind="affine", bits=bits)
+        assert torch.equal(stored.int_repr().int(), expected.codes)
+        assert stored.q_scale() == expected.scale.item()
+        assert stored.q_zero_point() == expected.zero_point.item()
+    outputs = made(batches()[0])
+    assert outputs.shape == (8, 10)
+    assert torch.isfinite(outputs).all()
+
+
+@pytest.mark.parametrize("engine", BUILT)
+@pytest.mark.parametrize("kind", ["affine", "symmetric"])
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_engines_run_the_schemes_they_accept(engine: str, kind: str, granularity: str) -> None:
+    scheme = Scheme(kind, granularity, 6, 8, "ao", engine)  # type: ignore[arg-type]
+    network = deployed("small_cnn")
+    if engine == "onednn" and kind == "affine":
+        with pytest.raises(NotQuantizableError, match="oneDNN takes symmetric weights only"):
+            quantized(network, scheme, batches())
+        return
+    made = quantized(network, scheme, batches())
+    assert made.description.engine == engine
+    lowest, highest = code_range(6)
+    for stored in stored_weights(made).values():
+        assert lowest <= stored.int_repr().min()
+        assert stored.int_repr().max() <= highest
+    with torch.no_grad():
+        expected, found = network(batches()[0]), made(batches()[0])
+    assert (found - expected).square().mean() < 0.03 * expected.square().mean()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "reason"),
+    [
+        (Scheme("affine", "tensor", 8, 8, "ao", "vnni"), "no engine 'vnni'; it has x86, fbgemm"),
+        (Scheme("affine", "tensor", 8, 4, "ao"), "take 8-bit activations, not 4 bits"),
+        (Scheme("affine", "tensor", 8, None, "ao"), "take 8-bit activations, not float"),
+        (Scheme("minmax", "tensor", 8, 8, "ao"), "runs affine and symmetric weights"),
+        (Scheme("pow2", "channel", 8, 8, "ao"), "pow2-channel-w8-a8 runs on the backend"),
+        (Scheme("affine", "tensor", 8, 8, "ao", clip="mse"), "without clipping"),
+    ],
+)
+def test_schemes_beyond_the_kernels_are_refused(scheme: Scheme, reason: str) -> None:
+    with pytest.raises(NotQuantizableError, match=reason):
+        quantized(deployed("small_cnn"), scheme, batches())
+
+
+def test_an_engine_that_is_not_built_in_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(ao.torch_ao, "ENGINES", ("x86", "hexagon"))
+    with pytest.raises(NotQuantizableError, match="this build of torch has no engine hexagon"):
+        quantized(deployed("small_cnn"), replace(AO_STATIC, engine="hexagon"), batches())
+
+
+def test_a_layer_of_tiny_weights_keeps_its_true_scale() -> None:
+    """torch's observer would floor the scale at 1.19e-7 and leave three codes of this layer."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 10)).eval()
+    layer: Any = network[1]
+    with torch.no_grad():
+        layer.weight.mul_(1e-6)
+    images = [torch.randn(8, 3, 2, 2)]
+    made = quantized(network, AO_STATIC, images)
+    expected = quantize(layer.weight, kind="affine")
+    assert expected.scale < 1.19e-7
+    assert torch.equal(stored_weights(made)["1"].int_repr().int(), expected.codes)
+    assert made.description.warnings == ()
+    warnings = quantized(network, AO_DEFAULT, images).description.warnings
+    assert "the smallest scale of torch's observer" in warnings[0]
+    assert "coarsens 1 (10 of 10 channels)" in warnings[0]
+
+
+@pytest.mark.parametrize("name", ["ao-static", "affine-channel-w8-a8", "symmetric-channel-w8-a8"])
+def test_dead_channels_and_denormal_weights_do_not_stop_it(name: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(16, 10)).eval()
+    with torch.no_grad():
+        network[0].weight[0] = 0  # type: ignore[operator]
+        network[0].weight[1] *= 1e-39  # type: ignore[operator]
+        network[2].weight *= 1e-39  # type: ignore[operator]
+    made = quantized(network, parse_scheme(name), [torch.randn(8, 3, 2, 2)])
+    assert len(made.description.quantized) == 2
+    assert torch.isfinite(made(torch.randn(8, 3, 2, 2))).all()
+
+
+def test_torchs_own_default_is_symmetric_per_channel_with_7_bit_activations_on_x86() -> None:
+    found = quantized(deployed("small_cnn"), AO_DEFAULT, batches()).description
+    assert found.activation_bits == (7 if found.engine in ("x86", "fbgemm") else 8)
+    assert found.observer == "HistogramObserver (activations), PerChannelMinMaxObserver (weights)"
+
+
+def test_activations_are_observed_by_their_extremes() -> None:
+    made = quantized(deployed("small_cnn"), AO_STATIC, batches())
+    images = torch.cat(batches())
+    a, b = min(images.min().item(), 0), max(images.max().item(), 0)
+    assert float(made.converted.module.conv1_input_scale_0) == pytest.approx((b - a) / 255)
+    assert made.description.observer == "MinMaxObserver (activations), MinMaxObserver (weights)"
+
+
+def test_an_unquantizable_layer_is_named() -> None:
+    class Own(nn.Conv2d):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input) * 2
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Own(4, 4, 3), nn.Flatten()).eval()
+    found = quantized(network, AO_STATIC, batches()).description
+    assert found.quantized == ("0",)
+    assert found.left_float == ("1",)
+
+
+def test_a_network_with_control_flow_is_refused_with_the_reason() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(12, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x.flatten(1)) if x.sum() > 0 else self.linear(-x.flatten(1))
+
+    with pytest.raises(
+        NotQuantizableError, match="torch.ao cannot quantize this network: .*control flow"
+    ):
+        quantized(Branching().eval(), AO_STATIC, [torch.ones(2, 3, 2, 2)])
