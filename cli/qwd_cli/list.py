@@ -2,6 +2,7 @@
 
 import click
 
+from qwd.errors import UsageError
 from qwd.parsing import one_of
 from qwd.registry import KINDS, Registry
 from qwd.setting import checked
@@ -17,7 +18,10 @@ def command(kind: str) -> None:
 
 
 def _description(registry: Registry, name: str) -> str:
-    thing = registry.get(name)
+    try:
+        thing = registry.get(name)
+    except UsageError as error:
+        return str(error)  # an extra that is not installed
     if hasattr(thing, "summary"):
         return thing.summary
     return (thing.__doc__ or "").strip().split("\n")[0]

@@ -68,10 +68,16 @@ def test_an_existing_run_is_refused_and_a_finished_one_resumes_to_itself(runs: P
     assert (other.returncode, "--lr 0.5: the run" in other.stderr) == (2, True)
 
 
-def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    args = ["train", "--wd", "1e-4", "--threads", "1", "--epochs", "25"]
+@pytest.mark.parametrize(
+    ("options", "stops"),
+    [((), (signal.SIGKILL, signal.SIGTERM)), (("--qat", "--bits", "4"), (signal.SIGKILL,))],
+)
+def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path, options: tuple[str, ...], stops: tuple[signal.Signals, ...]
+) -> None:
+    args = ["train", "--wd", "1e-4", "--threads", "1", "--epochs", "25", *options]
     assert qwd(*args, "--out", "whole", cwd=tmp_path).returncode == 0
-    for stop in (signal.SIGKILL, signal.SIGTERM):
+    for stop in stops:
         name = f"killed-{stop.name}"
         with subprocess.Popen(
             [QWD, *args, "--out", name],
@@ -94,8 +100,10 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(tmp_path: P
         done = qwd("train", "--resume", "--out", name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "resumed after epoch" in done.stderr
-        whole, resumed = (tmp_path / n / "model.safetensors" for n in ("whole", name))
-        assert whole.read_bytes() == resumed.read_bytes()
+        stored = ["model.safetensors", *(["qat.safetensors"] if options else [])]
+        for file in stored:
+            whole, resumed = (tmp_path / n / file for n in ("whole", name))
+            assert whole.read_bytes() == resumed.read_bytes()
 
         def without_seconds(path: Path) -> list[dict[str, str]]:
             return [{k: v for k, v in row.items() if k != "seconds"} for row in table(path)]

@@ -59,13 +59,19 @@ def test_the_schema_is_strict(keys: tuple[str | int, ...], value: Any, where: st
     assert str(caught.value).isprintable()
 
 
+OPTIONAL = {
+    *("decay", "deployed", "warnings", "sensitivity", "remedies"),
+    *("clip", "qat", "training_sqnr_db", "converted_sqnr_db"),
+}
+
+
 @pytest.mark.parametrize("keys", [("models", 0), TENSOR, (*TENSOR, "folded"), SCHEME])
 def test_nothing_may_be_missing(keys: tuple[str | int, ...]):
     whole = report().to_dict()
     holder: Any = whole
     for key in keys:
         holder = holder[key]
-    for name in set(holder) - {"decay", "deployed", "warnings"}:
+    for name in set(holder) - OPTIONAL:
         value = copy.deepcopy(whole)
         inner: Any = value
         for key in keys:
