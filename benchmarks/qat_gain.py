@@ -1,7 +1,7 @@
 """What quantization-aware training recovers of what post-training quantization loses.
 
     python -m benchmarks.qat_gain
-    python -m benchmarks.qat_gain --models repvgg --data imagefolder:DIR --seeds 3
+    python -m benchmarks.qat_gain --data imagefolder:DIR --image-size 16 --batch-size 128
 
 For each model and seed: a training in float, a quantization-aware one that starts from it at its
 tenth rate, and, as a control, one in float from the same start with the same rate and epochs. All
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--models", default="repvgg,mobilenet")
     parser.add_argument("--data", default="digits")
+    parser.add_argument("--image-size", type=int)
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=15)
@@ -51,6 +52,7 @@ def measure(model: str, asked: argparse.Namespace, folder: Path) -> None:
         config = TrainConfig(
             model=model,
             data=asked.data,
+            image_size=asked.image_size,
             wd=asked.wd,
             epochs=asked.epochs,
             batch_size=asked.batch_size,

@@ -117,11 +117,11 @@ def patterns(raw: Any) -> tuple[str, ...]:
         raise ValueError("a regular expression")
     for pattern in found:
         try:
-            re.compile(pattern if pattern else "(")
+            re.compile(pattern)
         except (re.error, TypeError) as error:
-            raise ValueError(
-                f"a regular expression that is not empty and compiles ({error})"
-            ) from None
+            raise ValueError(f"a regular expression that compiles ({error})") from None
+        if not pattern:
+            raise ValueError("a regular expression that is not empty")
     return tuple(found)
 
 

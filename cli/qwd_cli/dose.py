@@ -77,10 +77,13 @@ def _show(table: "DoseTable", *, convert: bool) -> None:
         f"{table.form} decay under {table.optimizer}, peak rate {short(table.lr)}, "
         f"{table.epochs} epochs, {table.steps:,} steps"
     )
+    most = ", at most" if table.is_bound else ""
+    others = f"dose of others{most}"
     columns = {
         "wd": lambda row: short(row.wd),
-        "dose": lambda row: digits(row.dose, 3),
-        "idle loses": lambda row: percent(row.shrinkage),
+        f"dose{most}": lambda row: digits(row.dose, 3),
+        others: lambda row: digits(row.other_dose, 3),
+        f"idle loses{most}": lambda row: percent(row.shrinkage),
         "tau, steps": lambda row: _whole(row.tau_steps),
         "tau, epochs": lambda row: _whole(row.tau_epochs),
         "lr/wd, decades": lambda row: digits(row.decades, 2),
@@ -88,6 +91,8 @@ def _show(table: "DoseTable", *, convert: bool) -> None:
         "unfelt": lambda row: f"{row.unfelt:.0%}",
         "in bf16": lambda row: f"{row.unfelt_bfloat16:.0%}",
     }
+    if all(row.other_dose is None for row in table.rows):
+        del columns[others]
     rows = tuple(tuple(cell(row) for cell in columns.values()) for row in table.rows)
     blocks: list[Block] = [Heading(head), Table(header=tuple(columns), rows=rows)]
     if table.rows[0].dose is None:
@@ -97,10 +102,13 @@ def _show(table: "DoseTable", *, convert: bool) -> None:
                 "gradients."
             )
         )
-    if table.is_bound:
-        blocks.append(Note("The doses are upper bounds."))
+    if others in columns:
+        blocks.append(
+            Note("Others are the decayed weights that --lr-corrected leaves out, if any.")
+        )
     if table.wd_for_target is not None:
         enough = f"for D = {table.target:g} use --wd {_rounded(table.wd_for_target)}"
+        enough += " or more" if table.is_bound else ""
         if table.too_small:
             text = f"doses below {VISIBLE:g}: these runs cannot differ through decay; {enough}"
             blocks.append(Note(text, "warning"))

@@ -5,6 +5,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from qwd.setting import short
 from qwd.train.awareness import qat_scheme
+from qwd.train.planning import course_of
 from qwd.train.progress import Plan, Watcher
 
 COLUMNS = (
@@ -67,8 +68,11 @@ class TrainingProgress(Watcher):
             self.console.print(note)
         if plan.dose is not None and audit.decayed:
             faint = f": {plan.advice}" if plan.advice else ""
+            planned = course_of(config, plan.steps_per_epoch)
+            most, other = "at most " * planned.is_bound, planned.other_dose(config.coefficient)
+            others = "" if other is None else f" where lr-corrected, {most}{other:.3g} elsewhere"
             self.console.print(
-                f"dose {plan.dose:.3g} (what decay takes from an idle weight){faint}"
+                f"dose {most}{plan.dose:.3g}{others} (what decay takes from an idle weight){faint}"
             )
         if epochs_done:
             self.console.print(f"resumed after epoch {epochs_done}")

@@ -18,9 +18,10 @@
 
 from qwd.decay import forms, schedules
 from qwd.decay.attach import Attached, attach
-from qwd.decay.audit import Audit, AuditedParameter, audit
+from qwd.decay.audit import audit
 from qwd.decay.conventions import CONVENTIONS, convert
 from qwd.decay.dose import VISIBLE, dose, gain, unfelt, wd_for
+from qwd.decay.findings import Audit, AuditedParameter
 from qwd.decay.forms import Form
 from qwd.decay.groups import normalisation_parameters, param_groups
 from qwd.decay.kinds import KINDS, parameter_kinds

@@ -1,7 +1,8 @@
 """A form at work: hooks around the steps of any torch optimizer."""
 
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from qwd.decay.clone import wrapped
 from qwd.decay.forms import Form
 from qwd.decay.schedules import Schedule, constant
 from qwd.errors import UsageError
@@ -17,45 +19,70 @@ STEP = "decay_step"
 PEAK = "decay_peak_lr"
 """steps taken and highest rate, kept in the groups so that the optimizer's state dict has them"""
 
+OWN_DECAYS = ("weight_decay", "lambd")
+"""what optimizers call a decay of their own; the second is ASGD's"""
+
 MISSING = (
     "no parameter group of this {} has a 'decay': build it from qwd.decay.param_groups(model, wd), "
     "and load states of optimizers that were"
 )
 
 
-def attach(optimizer: Optimizer, form: Form, *, schedule: Schedule = constant) -> "Attached":
+def attach(
+    optimizer: Optimizer,
+    form: Form,
+    *,
+    schedule: Schedule = constant,
+    peak: float | Sequence[float] | None = None,
+) -> "Attached":
     """Apply ``form`` around each ``optimizer.step()``, with each group's ``decay`` and ``lr``.
 
     Groups come from `qwd.decay.param_groups`; one whose ``decay`` is 0 or absent is not decayed.
     ``schedule(step, lr / peak lr)`` multiplies the coefficients; see `qwd.decay.schedules`.
+    ``peak`` is the highest rate to come, of all groups or of each in turn: to be given where the
+    rates rise first and no torch scheduler has said how far (a warm-up by hand, CyclicLR), as the
+    peak is otherwise the highest rate so far. A state dict has it.
     Parameters without a gradient are left alone, as torch.optim does. Gradient forms add to
     ``.grad`` in place, after unscaling and clipping. Closures, ``maximize``, ``foreach``, and
     ``fused`` with torch's GradScaler are respected. ``remove()`` of what is returned ends it.
 
-    Raises UsageError where no group has a ``decay``, and where the optimizer decays already, by
-    itself (as AdamW does by default) or through this.
+    Raises UsageError where no group has a ``decay``, where the optimizer decays already, by itself
+    (as AdamW does by default) or through this, and where ``peak`` is not positive or not one for
+    every group.
     """
     if attached_to(optimizer) is not None:
         raise UsageError("this optimizer has a decay attached already: remove() it first")
     name = type(optimizer).__name__
-    for key in ("weight_decay", "lambd"):  # ASGD has the second one too
+    for key in OWN_DECAYS:
         own = [g[key] for g in optimizer.param_groups if g.get(key)]
         if own:
             raise UsageError(f"{name} has a {key} of {own[0]:g} of its own: build it with {key}=0")
     if not any("decay" in group for group in optimizer.param_groups):
         raise UsageError(MISSING.format(name))
+    groups = optimizer.param_groups
+    if peak is not None:
+        peaks = list(peak) if isinstance(peak, Sequence) else [peak] * len(groups)
+        if len(peaks) != len(groups) or not all(0 < rate < math.inf for rate in peaks):
+            raise UsageError(
+                f"peak {peak!r}: expected a positive rate, or one for each of {len(groups)} groups"
+            )
+        for group, rate in zip(groups, peaks, strict=True):
+            group[PEAK] = float(rate)
     return Attached(optimizer, form, schedule)
 
 
 def attached_to(optimizer: Optimizer) -> "Attached | None":
-    """The decay that is attached to ``optimizer``, if any."""
+    """The decay that is attached to ``optimizer``, or to the one that it wraps, if any."""
     hooks = optimizer._optimizer_step_pre_hooks.values()
     owners = (getattr(hook, "__self__", None) for hook in hooks)
-    return next((owner for owner in owners if isinstance(owner, Attached)), None)
+    inner = wrapped(optimizer)
+    found = next((owner for owner in owners if isinstance(owner, Attached)), None)
+    return attached_to(inner) if found is None and inner is not None else found
 
 
 def peak_rate(group: dict[str, Any]) -> float:
-    """The highest learning rate of a group: its scheduler's, or that of a step, where higher.
+    """The highest learning rate of a group: its scheduler's, or that of a step, or what `attach`
+    was given, where higher.
 
     0 for optimizers that find their rate themselves.
     """
@@ -69,6 +96,8 @@ class Attached:
     def __init__(self, optimizer: Optimizer, form: Form, schedule: Schedule):
         self.form = form
         self.schedule = schedule
+        self.groups = len(optimizer.param_groups)
+        """how many there were"""
         self._previous: list[tuple[list[Tensor], list[Tensor], float, float]] = []
         self._begun = False
         self._step: FrameType | None = None

@@ -39,7 +39,8 @@ def param_groups(
 
     Groups hold named parameters, ``decay``, the coefficient that `qwd.decay.attach` applies, and
     ``lr`` and ``lr_corrected`` where asked for. Raises UsageError for values below 0, a pattern
-    that matches no parameter, and where ``wd`` is positive and nothing would be decayed.
+    that is empty or matches no parameter, and where ``wd`` is positive and nothing would be
+    decayed, or nothing of what is to be corrected.
     """
     if not 0 <= wd < float("inf"):
         raise UsageError(f"--wd {wd!r}: expected a finite number of at least 0")
@@ -59,6 +60,11 @@ def param_groups(
         raise UsageError(f"--wd {wd:g}: every parameter is excluded from decay; loosen --no-decay")
 
     corrected = _corrected(model, lr_corrected, kinds)
+    if wd > 0 and lr_corrected is not None and not any(factor_of.get(n) for n in corrected):
+        raise UsageError(
+            f"--lr-corrected '{lr_corrected}' matches only parameters that are not decayed: "
+            "expected decayed ones"
+        )
     groups: dict[Any, dict[str, Any]] = {}
     for name, parameter in trainable.items():
         entry: dict[str, Any] = {"decay": wd * factor_of[name]}
@@ -73,6 +79,8 @@ def param_groups(
 
 def matching(pattern: str, kinds: Mapping[str, str], option: str) -> list[str]:
     """The names that a pattern means; UsageError with the nearest ones where there are none."""
+    if not pattern:
+        raise UsageError(f"{option} '': an empty pattern would match every parameter; use '.'")
     if pattern.startswith("@"):
         kind = pattern[1:]
         if kind not in KINDS:

@@ -1,7 +1,6 @@
 """Steps on copies of an optimizer and its parameters, and how far they are from a formula."""
 
 import copy
-from collections import defaultdict
 from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any
@@ -10,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from qwd.decay.attach import attach, peak_rate
+from qwd.decay.attach import Attached, attached_to, peak_rate
+from qwd.decay.clone import cloned
 from qwd.decay.forms import Form
+from qwd.decay.schedules import constant
 from qwd.errors import VerificationError, reason
 
 Group = dict[str, Any]
@@ -24,11 +25,12 @@ def stepped(
     form: Form | None = None,
     without_decay: bool = False,
     steps: int = 1,
-) -> dict[int, Tensor]:
+) -> tuple[dict[int, Tensor], list[str]]:
     """Each parameter, by the id of the live one, after the first steps on copies of all.
 
-    ``gradient(w, group)`` is what every step is given; ``form`` is attached for it; without_decay
-    takes the optimizer's own away. Raises VerificationError where it cannot take a step.
+    Also what the copied optimizer lacks. ``gradient(w, group)`` is what every step is given;
+    ``form`` is attached for it; ``without_decay`` takes the optimizer's own away. Raises
+    VerificationError where it cannot take a step, and NotCopyableError as `cloned` does.
     """
     copies: dict[int, Any] = {}
     groups = []
@@ -45,10 +47,15 @@ def stepped(
         if without_decay and "weight_decay" in entries:
             entries["weight_decay"] = 0.0
         groups.append({"params": [copies[id(p)] for p in group["params"]], **entries})
-    clone = _fresh(optimizer, groups, copies)
+    clone, lacks = cloned(optimizer, groups, copies)
+    attached = attached_to(clone)
+    if attached is not None:  # by the constructor of its class
+        attached.remove()
     if form is not None:
-        attach(clone, form)
-    closure = signature(type(optimizer).step).parameters.get("closure")
+        # Not by `attach`, which refuses what an audit is to find.
+        Attached(clone, form, constant)
+    take: Any = clone.step
+    closure = signature(take).parameters.get("closure")
     needed = closure is not None and closure.default is Parameter.empty
     try:
         with torch.random.fork_rng(devices=[]):
@@ -56,31 +63,12 @@ def stepped(
                 for group in optimizer.param_groups:
                     for p in group["params"]:
                         copies[id(p)].grad = gradient(p.detach(), group)
-                clone.step(*[lambda: torch.zeros(())] if needed else [])
+                take(*[lambda: torch.zeros(())] if needed else [])
     except Exception as error:  # of a class that anyone may have written
         raise VerificationError(
             f"{type(optimizer).__name__} cannot take a step without gradient: {reason(error)}"
         ) from error
-    return {place: parameter.detach() for place, parameter in copies.items()}
-
-
-def _fresh(optimizer: Optimizer, groups: list[Group], copies: dict[int, Any]) -> Any:
-    """An optimizer like the given one, for other parameters, that has taken no step."""
-    made = type(optimizer)
-    takes = signature(made).parameters
-    defaults = {**optimizer.defaults, "differentiable": False}
-    try:
-        return made(groups, **{k: v for k, v in defaults.items() if k in takes})
-    except Exception:
-        # Of a class with arguments of its own: as torch unpickles one, but without its state.
-        clone: Any = object.__new__(made)
-        fresh = {"defaults": defaults, "state": defaultdict(dict), "param_groups": groups}
-        clone.__setstate__(fresh)
-        for name, value in vars(optimizer).items():
-            # `step` is what a learning-rate scheduler has bound to the live optimizer.
-            if name not in vars(clone) and name != "step":
-                setattr(clone, name, copy.deepcopy(value, dict(copies)))
-        return clone
+    return {place: parameter.detach() for place, parameter in copies.items()}, lacks
 
 
 def lost_share(w: Tensor, after: Tensor) -> float | None:

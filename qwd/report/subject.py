@@ -71,17 +71,19 @@ class Subjects:
         return self.data is not None or "data" in self.given
 
     def _run(self, path: Path) -> Subject:
-        trained = read_run(path).config
+        run = read_run(path)
+        trained = run.config
         config = self._with_given(trained)
         data = self._data(config)
         model = trained_model(config, data, path / WEIGHTS)
+        # What runs of old versions do not tell follows from the images that they were trained on.
         own_data = self.data is None and config.data == trained.data
+        planned = planned_dose(trained, len(data.train)) if own_data else None
         return Subject(
             name=path.resolve().name,
             path=str(path),
             config=trained,
-            # The dose follows from the number of images that the run was trained on.
-            dose=planned_dose(trained, len(data.train)) if own_data else None,
+            dose=run.dose if "dose" in run.metrics[-1] else planned,
             decay=load_audit(path),
             model=model,
             twin=restored(trained, model, data, read_grids(path)) if trained.qat else None,

@@ -32,7 +32,7 @@ class DoseRow:
 
     wd: float
     dose: float | None
-    """D; None where the form has none"""
+    """D; None where the form has none. With --lr-corrected that of the corrected weights"""
     shrinkage: float | None
     """1 - exp(-D), what a weight without gradient loses"""
     tau_steps: float | None
@@ -45,6 +45,8 @@ class DoseRow:
     unfelt: float
     """share of the steps too small to change a float32 weight"""
     unfelt_bfloat16: float
+    other_dose: float | None
+    """D of the weights that --lr-corrected leaves out; None without it"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,7 @@ def dose_table(
         lr=planned.peak,
         steps=len(planned.rates),
         epochs=config.epochs,
-        is_bound=planned.form.dose_is_bound,
+        is_bound=planned.is_bound,
         rows=rows,
         target=target,
         wd_for_target=planned.wd_for(target),
@@ -138,8 +140,10 @@ def advice(planned: Course, wd: float, target: float = TARGET) -> str | None:
     if amount is None or not 0 < amount < decay.VISIBLE:
         return None
     enough = planned.wd_for(target)
-    return f"below {decay.VISIBLE:g}, too small to show; for a dose of {target:g} use --wd " + (
-        "" if enough is None else short(float(f"{enough:.3g}"))
+    return (
+        f"below {decay.VISIBLE:g}, too small to show; for a dose of {target:g} use --wd "
+        + ("" if enough is None else short(float(f"{enough:.3g}")))
+        + (" or more" if planned.is_bound else "")
     )
 
 
@@ -149,6 +153,7 @@ def _row(config: TrainConfig, planned: Course, wd: float, start: float | None) -
     return DoseRow(
         wd=wd,
         dose=amount,
+        other_dose=planned.other_dose(wd),
         shrinkage=None if amount is None else -math.expm1(-amount),
         tau_steps=tau,
         tau_epochs=None if tau is None else tau / planned.steps_per_epoch,

@@ -41,6 +41,12 @@ class Run:
     metrics: tuple[dict[str, float | None], ...]
     """one row per epoch, as in ``metrics.csv``"""
 
+    @property
+    def dose(self) -> float | None:
+        """D that the stored weights were given; None where the form, or an old run, has none."""
+        best = self.metrics[-1]["best_epoch"] if self.config.early_stop else None
+        return self.metrics[int(best or len(self.metrics)) - 1].get("dose")
+
     def model(self) -> nn.Module:
         """The trained network, in evaluation mode, on the CPU."""
         return trained_model(self.config, data_for(self.config), self.path / WEIGHTS)

@@ -102,6 +102,10 @@ def multistep(
     places = []
     for value in config.lr_step:
         epoch = value * config.epochs if value < 1 else value
+        if epoch >= config.epochs:
+            raise UsageError(
+                f"--lr-step {value:g}: must be before the end of --epochs {config.epochs}"
+            )
         if epoch <= config.warmup:
             raise UsageError(
                 f"--lr-step {value:g}: epoch {epoch:g} is not after the --warmup of "

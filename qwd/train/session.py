@@ -26,7 +26,7 @@ from qwd.train.decaying import decaying_optimizer
 from qwd.train.devices import device_called, enough_memory
 from qwd.train.dosing import advice
 from qwd.train.evaluation import loss_and_accuracy
-from qwd.train.planning import batch_geometry, course
+from qwd.train.planning import GivenDose, batch_geometry, course
 from qwd.train.prepare import data_for
 from qwd.train.progress import Plan, Watcher
 from qwd.train.schedules import RateSchedule
@@ -138,6 +138,8 @@ class Session:
         self.audit = decay.audit(self.network, self.optimizer)
         self.audit.check()
         self.schedule = RateSchedule(self.optimizer, config, self.steps_per_epoch)
+        self.planned = course(self.config, len(data.train))
+        self.given = GivenDose(self.planned, config.coefficient)
         self.stopping = EarlyStopping(config.early_stop)
         self.stops = False
         """whether training ends here, early"""
@@ -148,7 +150,6 @@ class Session:
 
     def plan(self, folder: Path) -> Plan:
         """What this session will do."""
-        planned = course(self.config, len(self.data.train))
         return Plan(
             config=self.config,
             folder=folder,
@@ -156,8 +157,8 @@ class Session:
             parameters=sum(p.numel for p in self.audit.parameters),
             audit=self.audit,
             steps_per_epoch=self.steps_per_epoch,
-            dose=planned.dose(self.config.coefficient),
-            advice=advice(planned, self.config.coefficient),
+            dose=self.planned.dose(self.config.coefficient),
+            advice=advice(self.planned, self.config.coefficient),
             notes=(*self.notes, *self.data.notes, *self._batch_note(), *self.audit.warnings),
         )
 
@@ -202,6 +203,7 @@ class Session:
             {
                 "epoch": epoch + 1,
                 "lr": rate,
+                "dose": self.given.taken,
                 "train_loss": train_loss,
                 "train_accuracy": train_accuracy,
                 "validation_loss": validation_loss,
@@ -242,6 +244,7 @@ class Session:
         self.optimizer.step()
         if watched:
             self.watch.after_step()
+        self.given.step(self.schedule.rate)
         self.schedule.step()
         return loss.detach(), (outputs.detach().argmax(dim=1) == labels).sum()
 
@@ -269,6 +272,8 @@ class Session:
             self.stopping.load_state_dict(state["stopping"])
             self.stops = bool(state["stops"])
             self.history = list(state["history"])
+            done, taken = len(self.history) * self.steps_per_epoch, self.history[-1]["dose"]
+            self.given = GivenDose(self.planned, self.config.coefficient, steps=done, taken=taken)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{folder / layout.CHECKPOINT} does not fit this run: {reason(error)}"

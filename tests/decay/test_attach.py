@@ -258,3 +258,41 @@ def test_a_state_without_decay_is_refused_at_the_next_step() -> None:
     optimizer.load_state_dict(plain.state_dict())
     with pytest.raises(UsageError, match="no parameter group of this SGD has a 'decay'"):
         idle(optimizer, 1)
+
+
+@pytest.mark.parametrize(
+    ("form", "entries", "wd_at"),
+    [
+        (forms.independent, {}, lambda rate: 0.1 * rate / 0.1),
+        (forms.decoupled, {"lr_corrected": True}, lambda rate: 0.1 * rate**2 / 0.1),
+    ],
+)
+def test_a_peak_to_come_is_the_one_that_is_given(form, entries: dict, wd_at) -> None:
+    schedule = schedules.proportional if form is forms.independent else schedules.constant
+    weight = nn.Parameter(torch.ones((), dtype=torch.float64))
+    optimizer = SGD([{"params": [weight], "decay": 0.1, **entries}], lr=1e-3)
+    decay.attach(optimizer, form, schedule=schedule, peak=0.1)
+    scheduler = torch.optim.lr_scheduler.CyclicLR(
+        optimizer, base_lr=1e-3, max_lr=0.1, step_size_up=5, cycle_momentum=False
+    )
+    for _ in range(12):
+        before, rate = weight.item(), optimizer.param_groups[0]["lr"]
+        idle(optimizer, 1)
+        scheduler.step()
+        assert weight.item() / before == pytest.approx(1 - wd_at(rate), rel=1e-12)
+    fresh = SGD([{"params": [weight], "decay": 0.1}], lr=1e-3)
+    fresh.load_state_dict(optimizer.state_dict())
+    assert fresh.param_groups[0]["decay_peak_lr"] == 0.1
+
+
+def test_peaks_of_several_groups() -> None:
+    one, two = (nn.Parameter(torch.ones((), dtype=torch.float64)) for _ in range(2))
+    groups = [{"params": [one], "decay": 0.1}, {"params": [two], "decay": 0.1, "lr": 0.02}]
+    optimizer = SGD(groups, lr=0.01)
+    with pytest.raises(UsageError, match="expected a positive rate, or one for each of 2 groups"):
+        decay.attach(optimizer, forms.independent, peak=[0.1])
+    with pytest.raises(UsageError, match="peak -1"):
+        decay.attach(optimizer, forms.independent, peak=-1)
+    decay.attach(optimizer, forms.independent, schedule=schedules.proportional, peak=[0.1, 0.4])
+    idle(optimizer, 1)
+    assert (one.item(), two.item()) == (pytest.approx(0.99), pytest.approx(0.995))

@@ -1,5 +1,7 @@
 """Who is decayed."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -213,3 +215,22 @@ def test_correction_is_of_weights_followed_by_normalisation() -> None:
         corrected(nn.Sequential(nn.Linear(2, 2)), "auto")
     with pytest.raises(UsageError, match="--lr-corrected 'cnv' matches no parameter"):
         corrected(Residual(), "cnv")
+
+
+@pytest.mark.parametrize("asked", ["@norm", "bias$", "@bias"])
+def test_correction_of_what_is_not_decayed_is_refused(asked: str) -> None:
+    words = f"--lr-corrected '{re.escape(asked)}' matches only parameters that are not decayed"
+    with pytest.raises(UsageError, match=words):
+        corrected(Residual(), asked)
+    assert param_groups(Residual(), 0.0, lr_corrected=asked)
+    assert param_groups(Residual(), 0.1, lr_corrected=asked, decay_bias=True, decay_norm=True)
+    with pytest.raises(UsageError, match="--lr-corrected 'auto' matches only"):
+        param_groups(Residual(), 0.1, lr_corrected="auto", no_decay=["^conv"])
+
+
+@pytest.mark.parametrize(
+    "options", [{"no_decay": [""]}, {"factors": {"": 2.0}}, {"lr_corrected": ""}]
+)
+def test_an_empty_pattern_is_refused(options: dict) -> None:
+    with pytest.raises(UsageError, match="'': an empty pattern would match every parameter"):
+        param_groups(Residual(), 0.1, **options)

@@ -12,7 +12,7 @@ from qwd.config import TrainConfig
 from qwd.train import seeding
 from qwd.train.data import load
 from qwd.train.dosing import advice, dose_table
-from qwd.train.planning import course
+from qwd.train.planning import GivenDose, course
 from qwd.train.prepare import model_for
 
 CONSTANT = TrainConfig(lr_schedule="constant", epochs=10, batch_size=50, lr=0.1)
@@ -98,3 +98,75 @@ def test_the_callers_random_numbers_are_his_own() -> None:
     np.random.seed(1)  # noqa: NPY002
     expected = torch.rand(1).item(), float(np.random.rand())  # noqa: NPY002
     assert drawn() == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "bound"),
+    [
+        ({}, False),
+        ({"early_stop": 3}, True),
+        ({"lr_schedule": "plateau"}, True),
+        ({"form": "decoupled", "cautious": True}, True),
+        ({"form": "decoupled"}, False),
+    ],
+)
+def test_what_may_come_to_less_is_a_bound(settings: dict, bound: bool) -> None:
+    config = TrainConfig(**{"epochs": 10, "batch_size": 50, "lr": 0.1} | settings)
+    table = dose_table(config, (1e-5,), images=200)
+    assert table.is_bound is bound
+    assert json.loads(table.to_json())["is_bound"] is bound
+    words = advice(course(config, 200), 1e-5)
+    assert words is not None
+    assert words.endswith(" or more") is bound
+
+
+def test_weights_that_are_not_corrected_have_a_dose_of_their_own() -> None:
+    config = TrainConfig(form="decoupled", lr_corrected="auto", epochs=10, batch_size=50, lr=0.1)
+    plain = TrainConfig(form="decoupled", epochs=10, batch_size=50, lr=0.1)
+    (row,) = dose_table(config, (1e-2,), images=200).rows
+    rates = course(config, 200).rates
+    assert row.dose == pytest.approx(1e-2 * sum(rate**2 for rate in rates) / 0.1)
+    assert row.other_dose == pytest.approx(1e-2 * sum(rates))
+    (row,) = dose_table(plain, (1e-2,), images=200).rows
+    assert row.other_dose is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"form": "decoupled", "lr_corrected": "auto"},
+        {"form": "independent", "wd_schedule": "proportional", "wd_until": 6, "warmup": 2},
+        {"form": "independent", "wd_schedule": "linear", "lr_schedule": "onecycle"},
+    ],
+)
+def test_the_dose_that_was_given_is_the_planned_one_of_an_undisturbed_training(
+    settings: dict,
+) -> None:
+    config = TrainConfig(**{"epochs": 10, "batch_size": 50, "lr": 0.1} | settings)
+    planned = course(config, 200)
+    given = GivenDose(planned, 1e-3)
+    halfway = None
+    for t, rate in enumerate(planned.rates):
+        if t == 20:
+            halfway = GivenDose(planned, 1e-3, steps=t, taken=given.taken)
+        given.step(rate)
+        if halfway is not None:
+            halfway.step(rate)
+    assert given.taken == pytest.approx(planned.dose(1e-3), rel=1e-12)
+    assert halfway is not None
+    assert halfway.taken == given.taken
+
+
+def test_the_dose_that_was_given_at_rates_that_fell() -> None:
+    """20 steps at 0.1, 20 at 0.01, momentum 0.9: D = 20 * (0.1 + 0.01) * 10 * wd."""
+    config = TrainConfig(lr_schedule="plateau", epochs=10, batch_size=50, lr=0.1)
+    planned = course(config, 200)
+    given = GivenDose(planned, 1e-3)
+    for rate in [0.1] * 20 + [0.01] * 20:
+        given.step(rate)
+    assert given.taken == pytest.approx(0.022)
+    assert planned.dose(1e-3) == pytest.approx(0.04)
+    adaptive = GivenDose(course(TrainConfig(optimizer="adam"), 200), 1e-3)
+    adaptive.step(0.1)
+    assert adaptive.taken is None

@@ -136,3 +136,50 @@ def test_who_is_decayed_follows_the_settings() -> None:
         assert found["positions"] == (1e-4 if asked else 0)
         assert found["head.weight"] == pytest.approx(3e-4)
         assert found["patches.weight"] == found["norm.weight"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"wd_until": 0.04}, "--wd-until 0.04: leaves no step to --wd 0.0001; an epoch has 10"),
+        ({"wd_until": 10}, "--wd-until 10: must be at most --epochs 9"),
+        ({"wd_at": ("0=0",)}, "--wd-at 0=0: leaves no step to --wd"),
+        ({"wd_at": ("0=0", "3=0")}, "--wd-at 0=0,3=0: leaves no step to --wd"),
+        ({"wd_at": ("0=0", "3=1"), "wd_until": 3}, "--wd-at 0=0,3=1 --wd-until 3.0: leaves no st"),
+        ({"wd_at": ("9=0.5",)}, "--wd-at 9=0.5: must be before the end of --epochs 9"),
+        ({"wd_at": ("2=0.5", "2.0=1")}, "two of the entries are for step 20, at epoch 2"),
+        ({"wd_at": ("2=0.5", "2.01=1")}, "two of the entries are for step 20, at epoch 2.01"),
+    ],
+)
+def test_a_schedule_that_cannot_be_meant_is_refused(settings: dict, words: str) -> None:
+    if "wd_at" in settings:
+        settings = settings | {"wd_schedule": "piecewise"}
+    with pytest.raises(UsageError, match=words):
+        schedule_of(TrainConfig(epochs=9, **settings), 10)
+
+
+def test_a_schedule_that_leaves_something_or_of_no_decay_is_not() -> None:
+    late = TrainConfig(wd_schedule="piecewise", wd_at=("0=0", "8.9=1"), epochs=9)
+    assert schedule_of(late, 10)(89, 1.0) == 1
+    assert schedule_of(TrainConfig(wd_until=9, epochs=9), 10)(89, 1.0) == 1
+    assert schedule_of(TrainConfig(wd_until=0.1, epochs=9), 10)(0, 1.0) == 1
+    for nothing in (TrainConfig(wd=0.0, wd_until=0.01), TrainConfig(form="none", wd_until=0.01)):
+        schedule_of(nothing, 10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"optimizer": "torch.optim:SparseAdam"},
+            "--optimizer torch.optim:SparseAdam: .* does not support dense gradients",
+        ),
+        (
+            {"optimizer": "adam", "optimizer_option": ("capturable=true",)},
+            "--optimizer adam --optimizer-option capturable=true: .* supported devices",
+        ),
+    ],
+)
+def test_an_optimizer_that_cannot_step_here_is_wrong_use(settings: dict, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        decaying_optimizer(TrainConfig(**settings), nn.Linear(3, 2), 10)

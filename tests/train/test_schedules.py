@@ -1,47 +1,21 @@
 """Learning-rate schedules, point by point against their formulas."""
 
-import io
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torch.optim import lr_scheduler
 
 from qwd import decay
 from qwd.config import TrainConfig
-from qwd.decay.attach import peak_rate as peak_of
 from qwd.errors import UsageError
 from qwd.registry import SCHEDULES
 from qwd.train.schedules import RateSchedule, peak_rate, planned_rates
-
-ROUNDING = 1e-12
-"""of the peak: what torch's recursions lose over 100,000 steps, 1.4e-13, and some more"""
-
-
-def optimizer_of(config: TrainConfig, factors: Sequence[float] = (1.0,)) -> torch.optim.Optimizer:
-    """Parameters that never move, in groups at multiples of the peak rate."""
-    lr = peak_rate(config)
-    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": lr * f} for f in factors]
-    return torch.optim.SGD(groups)
-
-
-def rates_of(config: TrainConfig, spe: int, factors: Sequence[float] = (1.0,)) -> list[list[float]]:
-    """The rates of all groups at every step of a real training loop."""
-    optimizer = optimizer_of(config, factors)
-    schedule = RateSchedule(optimizer, config, spe)
-    rates = []
-    for _ in range(config.epochs * spe):
-        rates.append([group["lr"] for group in optimizer.param_groups])
-        optimizer.step()
-        schedule.step()
-    return rates
+from tests.train.idle_training import ROUNDING, optimizer_of, rates_of
 
 
 def one_cycle(t: int, steps: int, share: float) -> float:
@@ -171,172 +145,7 @@ def test_onecycle_leaves_the_momentum_alone_and_takes_any_length() -> None:
 # The plateau schedule.
 
 
-def on_plateau(losses: Sequence[float], **settings: Any) -> Iterator[tuple[float, bool]]:
-    """Of each epoch, which has one step: its rate, and whether training should stop after it."""
-    config = TrainConfig(**{"lr": 0.512, "lr_schedule": "plateau", **settings})
-    optimizer = optimizer_of(config)
-    schedule = RateSchedule(optimizer, config, 1)
-    for loss in losses:
-        rate = schedule.rate
-        optimizer.step()
-        schedule.step()
-        yield rate, schedule.epoch_ended(loss)
-
-
-def rates_after(losses: Sequence[float], **settings: Any) -> list[float]:
-    """The rate of each epoch of a training that does not stop."""
-    course = list(on_plateau(losses, **settings))
-    assert not any(stop for _, stop in course)
-    return [rate for rate, _ in course]
-
-
-def test_the_rate_falls_when_the_loss_stalls() -> None:
-    # The rate falls after the third epoch without a new minimum. A loss that is the least bit
-    # lower is one, an equal one is not.
-    losses = [1.0, 1.0 - 1e-9, 1.0, 2.0, 1.0 - 1e-9, 0.5, 0.6, 0.7, 0.8, 0.4]
-    expected = [0.512] * 5 + [0.0512] * 4 + [0.00512]
-    assert rates_after(losses, lr_patience=3) == pytest.approx(expected)
-
-
-def test_halving_goes_down_to_a_1024th_and_then_training_stops() -> None:
-    course = list(on_plateau([1.0] * 23, lr_gamma=0.5, lr_patience=2))
-    # The first epoch is the minimum, and after every second one from there the rate falls.
-    expected = [0.512, *(0.512 / 2 ** (epoch // 2) for epoch in range(22))]
-    assert [rate for rate, _ in course] == expected
-    assert expected[-1] == 0.512 / 1024
-    assert [stop for _, stop in course] == [False] * 22 + [True]
-
-
-def test_tenths_end_at_the_same_floor() -> None:
-    course = list(on_plateau([1.0] * 6, lr_patience=1))
-    assert [rate for rate, _ in course] == pytest.approx(
-        [0.512, 0.512, 0.0512, 0.00512, 0.000512, 0.0005]
-    )
-    assert [stop for _, stop in course] == [False] * 5 + [True]
-
-
-def test_a_lower_loss_at_the_floor_lets_training_go_on() -> None:
-    losses = [1.0] * 5 + [0.9, 0.8, 0.8]
-    assert [stop for _, stop in on_plateau(losses, lr_patience=1)] == [False] * 7 + [True]
-
-
-def test_small_rates_fall_too() -> None:
-    last, stop = list(on_plateau([1.0] * 6, lr=1e-7, lr_patience=1))[-1]
-    assert (last, stop) == (pytest.approx(1e-7 / 1024), True)
-
-
-def test_all_groups_fall_together() -> None:
-    config = TrainConfig(lr=0.1, lr_schedule="plateau", lr_patience=1)
-    optimizer = optimizer_of(config, (1.0, 2.0, 0.01))
-    schedule = RateSchedule(optimizer, config, 1)
-    for expected in (0.1, 0.01, 0.001, 0.0001, 0.1 / 1024):
-        stop = schedule.epoch_ended(1.0)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        assert rates == pytest.approx([expected, 2 * expected, 0.01 * expected])
-        assert not stop
-    assert schedule.epoch_ended(1.0)
-
-
-def test_epochs_of_the_warmup_do_not_count() -> None:
-    course = [rate for rate, _ in on_plateau([1, 2, 3, 4, 5, 6], lr_patience=1, warmup=4)]
-    # The fourth epoch ends with the warm-up and is the first to count.
-    assert course == pytest.approx([0.128, 0.256, 0.384, 0.512, 0.512, 0.0512])
-
-
 # What every schedule has to keep.
-
-
-def small(name: str, warmup: float = 0.0) -> TrainConfig:
-    return TrainConfig(lr=0.3, epochs=6, lr_schedule=name, warmup=warmup)
-
-
-@pytest.mark.parametrize("warmup", [0.0, 0.7])
-@pytest.mark.parametrize("name", SCHEDULES.names())
-def test_contract(name: str, warmup: float) -> None:
-    config = small(name, warmup)
-    factors = (1.0, 2.0, 0.01)
-    optimizer = optimizer_of(config, factors)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        schedule = RateSchedule(optimizer, config, 10)
-        first = schedule.rate
-        for step in range(60):
-            for group, factor in zip(optimizer.param_groups, factors, strict=True):
-                assert 0 <= group["lr"] <= 0.3 * factor * (1 + ROUNDING)
-                assert group["lr"] == pytest.approx(schedule.rate * factor)
-                assert peak_of(group) == 0.3 * factor
-                assert "initial_lr" in group
-            assert schedule.rate == planned_rates(config, 10)[step]
-            optimizer.step()
-            schedule.step()
-        last = schedule.rate
-        schedule.step()
-        assert schedule.rate == last
-    assert first == planned_rates(config, 10)[0]
-    assert max(planned_rates(config, 10)) <= 0.3 * (1 + ROUNDING)
-
-
-@pytest.mark.parametrize("stop", [0, 3, 7, 30, 59])
-@pytest.mark.parametrize("name", SCHEDULES.names())
-def test_contract_resume_is_exact(name: str, stop: int) -> None:
-    config = small(name, warmup=0.7)
-
-    def run(optimizer, schedule, begin: int, end: int) -> list[list[float]]:
-        rates = []
-        for step in range(begin, end):
-            rates.append([group["lr"] for group in optimizer.param_groups])
-            optimizer.step()
-            schedule.step()
-            if step % 10 == 9:
-                schedule.epoch_ended(1.0)
-        return rates
-
-    whole = optimizer_of(config, (1.0, 0.3))
-    schedule = RateSchedule(whole, config, 10)
-    run(whole, schedule, 0, stop)
-    stored = io.BytesIO()
-    torch.save([schedule.state_dict(), whole.state_dict()], stored)
-    expected = run(whole, schedule, stop, 60)
-
-    for with_optimizer in (True, False):
-        stored.seek(0)
-        state, optimizer_state = torch.load(stored, weights_only=True)
-        again = optimizer_of(config, (1.0, 0.3))
-        resumed = RateSchedule(again, config, 10)
-        if with_optimizer:
-            again.load_state_dict(optimizer_state)
-        resumed.load_state_dict(state)
-        assert run(again, resumed, stop, 60) == expected
-
-
-def test_a_state_of_other_groups_is_refused() -> None:
-    config = small("cosine")
-    state = RateSchedule(optimizer_of(config, (1.0, 2.0)), config, 10).state_dict()
-    with pytest.raises(ValueError, match="shorter|longer|argument"):
-        RateSchedule(optimizer_of(config), config, 10).load_state_dict(state)
-
-
-@given(
-    name=st.sampled_from(SCHEDULES.names()),
-    epochs=st.integers(1, 5),
-    spe=st.integers(1, 7),
-    warmup=st.floats(0, 0.99),
-)
-def test_contract_short_trainings(name: str, epochs: int, spe: int, warmup: float) -> None:
-    warmup = min(warmup, 0.3) if name == "multistep" else warmup
-    rates = planned_rates(TrainConfig(lr=0.3, epochs=epochs, lr_schedule=name, warmup=warmup), spe)
-    assert len(rates) == epochs * spe
-    assert all(0 <= rate <= 0.3 * (1 + ROUNDING) for rate in rates)
-
-
-def test_schedules_of_others_are_warmed_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rising(optimizer, config, steps, steps_per_epoch):
-        return lr_scheduler.LambdaLR(optimizer, lambda t: 0.5 + 0.5 * t / steps)
-
-    monkeypatch.setattr(SCHEDULES, "_entries", {**SCHEDULES._entries})
-    SCHEDULES.register("rising")(rising)
-    config = TrainConfig(lr=1.0, epochs=3, lr_schedule="rising", warmup=1)
-    assert planned_rates(config, 2) == pytest.approx([0.25, 0.5, 0.5, 0.625, 0.75, 0.875])
 
 
 # Around them.
@@ -370,6 +179,7 @@ def test_decay_sees_the_peak_rate_of_onecycle() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"lr_schedule": "multistep", "lr_step": (60,)}, "--lr-step 60: must be before the end"),
         (
             {"lr_schedule": "cosine", "lr_min": 0.5},
             "--lr-min 0.5: exceeds the peak learning rate 0.1",

@@ -8,12 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from qwd import decay
 from qwd.quantize.statistics import mean_range
 from qwd.registry import FORMS
 from qwd.train.watch import FIGURES, Watch
+from tests.train.plain_figures import angle, double, joined, reference, watched_step
 
 WD = 0.01
 seeds = st.integers(0, 2**32 - 1)
@@ -39,48 +40,6 @@ def optimizer_of(model: nn.Module, kind: str, form: str, lr=0.05) -> torch.optim
 def backward(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
     model(torch.randn(8, 2, 4, 4)).square().mean().backward()
-
-
-def watched_step(watch: Watch, step) -> dict[str, float | None]:
-    watch.before_step()
-    step()
-    watch.after_step()
-    return watch.row()
-
-
-def double(tensors) -> list[np.ndarray]:
-    return [t.detach().double().numpy().copy() for t in tensors]
-
-
-def joined(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([a.ravel() for a in arrays])
-
-
-def angle(u: np.ndarray, v: np.ndarray) -> float:
-    """In degrees, by Kahan's formula."""
-    u, v = u / np.linalg.norm(u), v / np.linalg.norm(v)
-    return math.degrees(2 * math.atan2(np.linalg.norm(u - v), np.linalg.norm(u + v)))
-
-
-def reference(u: list[np.ndarray], v: list[np.ndarray], g: list[np.ndarray]) -> dict[str, float]:
-    """Every figure of some weights taken together."""
-    before, after = joined(u), joined(v)
-    sizes = np.array([w.size for w in v])
-    ranges = np.array([np.ptp(w) for w in v])
-    ratios = np.array([np.ptp(w) / w.std() for w in v])
-    figures = {
-        "weight_norm": np.linalg.norm(after),
-        "update_ratio": np.linalg.norm(after - before) / np.linalg.norm(before),
-        "angle": angle(before, after),
-        "gradient_norm": np.linalg.norm(joined(g)),
-        "zeros": np.mean(after == 0),
-        "range": sizes @ ranges / sizes.sum(),
-        "range_over_std": sizes @ ratios / sizes.sum(),
-        "outlier_rate": 1e6
-        * sum(np.sum(np.abs(w - w.mean()) > 4 * w.std()) for w in v)
-        / sizes.sum(),
-    }
-    return {name: float(value) for name, value in figures.items()}
 
 
 def figure(row: dict[str, float | None], name: str) -> float:
@@ -120,19 +79,6 @@ def test_every_figure_is_the_plain_one(seed: int, kind: str, form: str) -> None:
     assert figure(row, "outlier_rate") == pytest.approx(1e6 / 150)
     assert figure(row, "zeros") == pytest.approx(7 / 150)
     assert figure(row, "range") == pytest.approx(mean_range(weights))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_weights_of_other_formats(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    model = nn.Linear(40, 50, bias=False).to(dtype)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    model(torch.randn(4, 40, dtype=dtype)).square().mean().backward()
-    u, g = double([model.weight]), double([model.weight.grad])
-    row = watched_step(Watch(model, optimizer), optimizer.step)
-    for name, value in reference(u, double([model.weight]), g).items():
-        assert row[name] == pytest.approx(value, rel=1e-5), name
-    assert row["penalty"] == 0
 
 
 @pytest.mark.parametrize(
@@ -247,90 +193,6 @@ def test_total_gradient_is_that_of_the_weights_which_have_one() -> None:
     model["b"].grad = torch.tensor([[math.nan, 0.0]])
     row = watched_step(watch, lambda: None)
     assert (row["gradient_norm:a"], row["gradient_norm:b"], row["gradient_norm"]) == (3, None, None)
-
-
-@pytest.mark.parametrize("n", [3, 1000, 12345])
-@pytest.mark.parametrize("value", [0.1, 1e-3, -7.7])
-def test_equal_weights_have_no_outliers(n: int, value: float) -> None:
-    model = nn.ParameterList([torch.full((n, 1), value)])
-    row = watched_step(Watch(model, torch.optim.SGD(model.parameters(), lr=0.1)), lambda: None)
-    assert (row["outlier_rate"], row["range_over_std"], row["angle"]) == (0, None, 0)
-
-
-def test_models_without_weights() -> None:
-    model = nn.BatchNorm1d(3)
-    watch = Watch(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    row = watched_step(watch, lambda: None)
-    assert row["weight_norm"] is None
-    assert (row["penalty"], row["dead_channels"]) == (0, None)
-
-
-def test_sparse_gradients() -> None:
-    model = nn.Embedding(5, 2, sparse=True)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    model(torch.tensor([1, 1, 3])).sum().backward()
-    row = watched_step(Watch(model, optimizer), optimizer.step)
-    assert row["gradient_norm"] == pytest.approx(math.sqrt(2 * 2**2 + 2))
-
-
-class Reused(nn.Module):
-    """One ReLU for two layers of 3 channels and one of 2; signs of the biases decide what lives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(1, n, 1) for n in (3, 3, 2))
-        self.relu = nn.ReLU(inplace=True)
-        self.never = nn.ReLU()
-        biases = [[1.0, -1.0, -1.0], [-1.0, 1.0, -1.0], [-1.0, 1.0]]
-        for conv, bias in zip(self.convs, biases, strict=True):
-            nn.init.zeros_(conv.get_parameter("weight"))
-            conv.get_parameter("bias").data = torch.tensor(bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.relu(conv(x)).add_(1) for conv in self.convs], dim=1)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_dead_channels_are_dead_in_all_calls(layout: torch.memory_format) -> None:
-    model = Reused().eval()
-    watch = Watch(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    images = torch.randn(6, 1, 4, 4)
-    with watch.validating(), torch.no_grad():
-        seen = model(images.to(memory_format=layout))
-    row = watch.row()
-    # Of 3 + 2 channels, the third of the first two calls and the first of the last.
-    assert row["dead_channels"] == row["dead_channels:relu"] == pytest.approx(2 / 5)
-    assert row["dead_channels:never"] is None
-    assert torch.equal(seen, model(images))
-    assert not model.relu._forward_hooks
-
-
-@pytest.mark.parametrize(("shape", "channel"), [((4, 3), 1), ((2, 3, 4, 4), 1), ((2, 5, 3), 2)])
-@pytest.mark.parametrize("relu", [nn.ReLU, nn.ReLU6])
-def test_dead_channels_of_every_shape(shape: tuple[int, ...], channel: int, relu: type) -> None:
-    """One channel lives by a single position of the second batch, one by a NaN, one is dead."""
-    model = nn.Sequential(nn.Identity(), relu())
-    watch = Watch(model, torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1))
-    negative = -torch.ones(shape)
-    positive = negative.clone().movedim(channel, 0)
-    positive[(0, *[-1] * (len(shape) - 1))] = 1e-30
-    positive[(1, *[0] * (len(shape) - 1))] = math.nan
-    with watch.validating():
-        model(negative)
-        model(negative[:0])
-        model(positive.movedim(0, channel))
-    assert watch.row()["dead_channels"] == pytest.approx(1 / 3)
-    with watch.validating():
-        model(negative)
-    assert watch.row()["dead_channels:1"] == 1
-
-
-def test_hooks_are_gone_after_an_error() -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    watch = Watch(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    with pytest.raises(RuntimeError, match="shapes"), watch.validating():
-        model(torch.ones(1, 3))
-    assert not model[1]._forward_hooks
 
 
 def test_training_is_the_same_with_and_without() -> None:
