@@ -11,13 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qwd import decay
+    from qwd import decay, export
     from qwd.config import TrainConfig
     from qwd.report.compare import compare_files as compare
     from qwd.report.entry import report
     from qwd.train.session import train
 
-__all__ = ["TrainConfig", "compare", "decay", "report", "train"]
+__all__ = ["TrainConfig", "compare", "decay", "export", "report", "train"]
 
 _ATTRIBUTES = {
     "TrainConfig": ("qwd.config", "TrainConfig"),

@@ -17,7 +17,9 @@ from qwd.errors import QwdError, StorageError
 
 COMMANDS = {
     "train": "Train one model with a weight decay.",
+    "sweep": "Train a grid of decays and seeds, and give a verdict with its uncertainty.",
     "quantize-report": "Quantize runs or checkpoints to 8 bits and report on them.",
+    "export": "Write a checked int8 model: ONNX, torch.export (.pt2) or safetensors.",
     "compare": "Compare two reports, with limits for CI.",
     "dose": "What weight decays will do in a training, without running it.",
     "find-lr": "Find a learning rate by a range test, with a plot.",

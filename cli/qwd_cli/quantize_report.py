@@ -45,6 +45,13 @@ def renderer_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--calibration-n", metavar="N", default="512", help="calibration images  [512]")
 @click.option("--key", metavar="NAME", help="which state dict of a file that holds several")
 @click.option("--top", metavar="N", help="tensors shown per model; 0: all  [10]")
+@click.option("--sensitivity", is_flag=True, help="try every layer alone, and left in float")
+@click.option(
+    "--sensitivity-n", metavar="N", help="validation images that layers are tried on  [2000]"
+)
+@click.option(
+    "--fix", metavar="LIMIT", help="try remedies where int8 loses more than LIMIT pp on validation"
+)
 @renderer_options
 @setting_options(shared_only=True)
 def command(
@@ -55,6 +62,9 @@ def command(
     calibration_n: str,
     key: str | None,
     top: str | None,
+    sensitivity: bool,
+    sensitivity_n: str | None,
+    fix: str | None,
     **options: Any,
 ) -> None:
     """Quantize to 8 bits with scale = (b-a)/255 and report.
@@ -69,6 +79,10 @@ def command(
     read_n = checked("--calibration-n", parsing.integer(least=1), calibration_n)
     read_top = checked("--top", parsing.optional(parsing.integer(least=0)), top)
     expand(on_backends([parse_scheme(name) for name in schemes], backends), read_bits)
+    if sensitivity_n is not None and not sensitivity:
+        raise UsageError(f"--sensitivity-n {sensitivity_n}: belongs to --sensitivity")
+    read_images = checked("--sensitivity-n", parsing.integer(least=1), sensitivity_n or 2000)
+    read_fix = checked("--fix", parsing.optional(parsing.number(least=0, most=100)), fix)
     targets = _targets({name: options.pop(name) for name in RENDERERS.names()})
     variables = layers.environment_settings(os.environ)
     # What a run is, its own folder says; variables decide where and on what it is evaluated.
@@ -82,6 +96,7 @@ def command(
 
     from qwd.report.entry import report
     from qwd.report.render.text import render
+    from qwd_cli.study_progress import StudyProgress
 
     if chosen.get("threads"):
         torch.set_num_threads(chosen["threads"])
@@ -94,6 +109,10 @@ def command(
         device=chosen.get("device", "auto"),
         key=key,
         given=chosen,
+        sensitivity=sensitivity,
+        sensitivity_n=read_images,
+        fix=read_fix,
+        watcher=StudyProgress(),
         on_model=_keep,
     )
     for name, path in targets.items():

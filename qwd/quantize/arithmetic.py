@@ -1,22 +1,24 @@
-"""From floats to codes and back: the three schemes, per tensor or per channel.
+"""From floats to codes and back: the four kinds of grid, per tensor or per channel.
 
-Every scheme lays an even grid over the range [a, b] of the weights and moves each weight to the
+Every kind lays an even grid over the range [a, b] of the weights and moves each weight to the
 nearest point of it. With L = 2^bits - 1 steps (255 at 8 bits):
 
     minmax      scale = (b - a) / L    q = round((w - a) / scale)    w' = a + q * scale
     affine      scale = (b - a) / L    q = round(w / scale) + z      w' = (q - z) * scale
     symmetric   as affine, with a = -max|w|, b = max|w| and z = 0
+    pow2        as symmetric, with the scale rounded up to a power of two
 
 round is half to even, and q is clamped: to 0..L for minmax, to qmin..qmax = -2^(bits-1)..
-2^(bits-1)-1 for the other two. minmax is the formula to the letter, in float64. affine is what
+2^(bits-1)-1 for the others. minmax is the formula to the letter, in float64. affine is what
 integer kernels run: 0 has to be a code of its own (padding, ReLU), so [a, b] is first widened to
 hold it and the zero point is z = qmin - round(a / scale). Its arithmetic is float32, so that scale
 and z are bitwise those of torch.ao's MinMaxObserver and q those of onnxruntime's QuantizeLinear;
-only where float32 cannot hold the scale, float64 takes its place. The price of affine against
-minmax is the widening, of symmetric that up to half of the codes are never used.
+only where float32 cannot hold the scale, float64 takes its place. Where the scale is a power of
+two, kernels shift instead of multiplying. The price of affine against minmax is the widening, of
+symmetric that up to half of the codes are never used, and of pow2 up to half of those left.
 
 A grid costs at most half a step: |w - w'| <= scale / 2, plus the float32 rounding of scale, w /
-scale and w', together below scale * 2^-14. No scheme clips by more. Scaling all weights by a power
+scale and w', together below scale * 2^-14. No kind clips by more. Scaling all weights by a power
 of two scales w' by it and changes no code: the shape of the weights matters, not their size.
 """
 
@@ -39,11 +41,11 @@ class Quantized:
     codes: Tensor
     """int32, shape of w: 0..2^bits-1 (minmax) or -2^(bits-1)..2^(bits-1)-1"""
     scale: Tensor
-    """float64; 0 where all weights are equal (minmax) or zero (affine, symmetric)"""
+    """float64; 0 where all weights are equal (minmax) or zero (the other kinds)"""
     zero_point: Tensor
-    """int64; 0 for symmetric, and for minmax, whose offset is ``a``"""
+    """int64; 0 for symmetric and pow2, and for minmax, whose offset is ``a``"""
     a: Tensor
-    """float64; lower end of the grid: of the widened range for affine, -max|w| for symmetric"""
+    """float64; lower end of the range: the widened one for affine, -max|w| for symmetric, pow2"""
     values: Tensor
     """w', shape of w: float64 for minmax and float64 weights, else float32 (see `Grid.values`)"""
 
@@ -141,26 +143,29 @@ def grid(a: Tensor, b: Tensor, *, kind: Kind, bits: int = 8) -> Grid:
     """The grid over ranges [a, b], finite float32 or float64 tensors of one shape.
 
     ``a`` and ``b`` are in the dtype of the weights, float32 for shorter ones; the arithmetic of
-    affine and symmetric is in that dtype. Raises ValueError for bits outside 2 to 8.
+    all kinds but minmax is in that dtype. Raises ValueError for bits outside 2 to 8.
     """
     if bits not in range(2, 9):
         raise ValueError(f"bits are 2 to 8, not {bits}")
     if kind == "affine":
         a, b = a.clamp(max=0), b.clamp(min=0)
-    elif kind == "symmetric":
+    elif kind in ("symmetric", "pow2"):
         b = torch.maximum(-a, b)
         a = -b
     else:
         a, b = a.double(), b.double()
     levels = 2**bits - 1
     scale = _step(a.double(), b.double(), levels)
+    if kind == "pow2":
+        scale = _power_of_two(scale)
     wide = torch.zeros_like(scale, dtype=torch.bool)
     if a.dtype == torch.float32:
         # Below its normal numbers float32 would round the scale to a coarse grid or to 0, and near
         # its largest the outermost points, zero_point included, would be infinite.
         limits = torch.finfo(torch.float32)
         wide = (scale > 0) & ((scale < limits.tiny) | (scale * (levels + 1) > limits.max))
-        scale = torch.where(wide, scale, ((b - a) / _full(levels, b)).double())
+        if kind != "pow2":
+            scale = torch.where(wide, scale, ((b - a) / _full(levels, b)).double())
     zero_point = torch.zeros_like(scale, dtype=torch.int64)
     if kind == "affine":
         qmin, qmax = code_range(bits)
@@ -200,6 +205,17 @@ def _step(a: Tensor, b: Tensor, levels: int) -> Tensor:
     # short of b and clip; there, and only there, it is rounded up.
     short = (scale < torch.finfo(torch.float64).tiny) & (scale * levels < span)
     return torch.where(short, scale.nextafter(torch.full_like(scale, math.inf)), scale)
+
+
+def _power_of_two(scale: Tensor) -> Tensor:
+    """The smallest power of two that is not below a scale, exactly; 0 for 0.
+
+    Above 2^1023 float64 has none, and the scale stays as it is.
+    """
+    mantissa, _ = torch.frexp(scale)
+    # scale = mantissa * 2^n with a mantissa of 0.5 to 1, so that the quotient is 2^n.
+    above = scale / torch.where(scale > 0, mantissa, 1.0)
+    return torch.where((mantissa == 0.5) | above.isinf(), scale, above)
 
 
 def _full(number: int, like: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ it on a coarser grid: torch's observers at 1.19e-7, torch's fused fake quantizat
 and QNNPACK at 2^-12.
 """
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,40 +21,66 @@ SHOWN = 3
 """layers named in a warning"""
 
 
-def floor_warning(network: nn.Module, scheme: Scheme, floor: float, who: str) -> str | None:
-    """A line that names the layers whose scale ``who`` raises to ``floor``; None without any.
+@dataclass(frozen=True, kw_only=True)
+class Floored:
+    """A layer with weights whose true scale is below a floor."""
 
-    It says of how many channels, and the SQNR of those layers' weights with the floor and without.
+    layer: str
+    channels: int | None
+    """how many of its output channels, ``of`` all; None where one scale is for all"""
+    of: int | None
+    sqnr_db: float | None
+    """of these weights on the grid of their true scale; None where no error is made"""
+    floored_sqnr_db: float | None
+    """of the same weights on that of the floor"""
+
+
+def floored_layers(network: nn.Module, scheme: Scheme, floor: float) -> list[Floored]:
+    """The layers of a network that a smallest scale coarsens, the worst first.
+
+    SQNR = 10 log10(sum w^2 / sum (w' - w)^2) over the weights that have too small a scale, w' with
+    their own scale and with ``floor`` in its place. Weights that are all zero have no scale, and
+    any floor holds them.
     """
-    touched: list[str] = []
-    signal, error, error_with_floor = 0.0, 0.0, 0.0
+    found = []
     for name, module in network.named_modules():
         if not isinstance(module, LAYERS):
             continue
         layer: Any = module
         axis = None
-        if scheme.granularity == "channel":
-            axis = int(isinstance(module, nn.modules.conv._ConvTransposeNd))
         weight = layer.weight.detach()
+        if scheme.granularity == "channel":
+            # Transposed convolutions store [in, out / groups, ...].
+            axis = int(isinstance(module, nn.modules.conv._ConvTransposeNd))
         own = quantize(weight, kind=scheme.kind, bits=scheme.weight_bits, axis=axis)
         low = (own.scale > 0) & (own.scale < floor)
         if not low.any():
             continue
-        of = f" ({int(low.sum())} of {low.numel()} channels)" if axis is not None else ""
-        touched.append(name + of)
         weight = weight.double()
-        signal += weight.square().sum().item()
-        error += (own.values - weight).square().sum().item()
         floored = _on_grid(weight, own.scale.clamp(min=floor), own.zero_point, axis, scheme)
-        error_with_floor += (floored - weight).square().sum().item()
-    if not touched:
+        parts = [weight, own.values.double(), floored]
+        if axis is not None:
+            parts = [part.movedim(axis, 0)[low] for part in parts]
+        found.append(
+            Floored(
+                layer=name or type(module).__name__,
+                channels=int(low.sum()) if axis is not None else None,
+                of=low.numel() if axis is not None else None,
+                sqnr_db=_sqnr_db(parts[0], parts[1]),
+                floored_sqnr_db=_sqnr_db(parts[0], parts[2]),
+            )
+        )
+    return sorted(found, key=lambda f: _or_infinite(f.floored_sqnr_db))
+
+
+def floor_warning(network: nn.Module, scheme: Scheme, floor: float, who: str) -> str | None:
+    """A line that names the layers whose scale ``who`` raises to ``floor``; None without any."""
+    found = floored_layers(network, scheme, floor)
+    if not found:
         return None
-    more = f" and {len(touched) - SHOWN} more" if len(touched) > SHOWN else ""
-    return (
-        f"{scheme.name}: the smallest scale of {who}, {floor:.3g}, coarsens "
-        f"{', '.join(touched[:SHOWN])}{more}: SQNR {_shown(signal, error_with_floor)} in place of "
-        f"{_shown(signal, error)}"
-    )
+    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    layers = "; ".join(_shown(each) for each in found[:SHOWN])
+    return f"{scheme.name}: the smallest scale of {who}, {floor:.3g}, coarsens {layers}{more}"
 
 
 def _on_grid(
@@ -65,6 +93,19 @@ def _on_grid(
     return (codes - zero_point) * scale
 
 
-def _shown(signal: float, error: float) -> str:
-    figure = sqnr_db(signal, error)
+def _sqnr_db(weight: Tensor, values: Tensor) -> float | None:
+    return sqnr_db(weight.square().sum().item(), (values - weight).square().sum().item())
+
+
+def _shown(floored: Floored) -> str:
+    of = f" ({floored.channels} of {floored.of} channels)" if floored.of is not None else ""
+    with_floor, without = _in_db(floored.floored_sqnr_db), _in_db(floored.sqnr_db)
+    return f"{floored.layer}{of}: SQNR {with_floor} in place of {without}"
+
+
+def _in_db(figure: float | None) -> str:
     return f"{figure:.1f} dB" if figure is not None else "without error"
+
+
+def _or_infinite(figure: float | None) -> float:
+    return math.inf if figure is None else figure

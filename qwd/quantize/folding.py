@@ -106,6 +106,15 @@ def fold_plan(model: nn.Module) -> FoldPlan:
         return FoldPlan(warnings=(f"BatchNorm is not folded: {error}",))
 
 
+def norm_pairs(model: nn.Module) -> tuple[tuple[str, str], ...]:
+    """Names of every layer that `fold` could take a BatchNorm into, and of that BatchNorm.
+
+    Of the model as it stands: layers within branches count, as each has a BatchNorm of its own.
+    Raises UntraceableError.
+    """
+    return tuple(_pairs(model, traced(model)))
+
+
 def fold(layer: _ConvNd | nn.Linear, norm: _BatchNorm) -> None:
     """Fold ``norm`` into ``layer`` in place; both in eval mode, with matching channels.
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from qwd.quantize.arithmetic import quantize
 from qwd.quantize.backend import LAYERS, Backend, Description, NotQuantizableError
+from qwd.quantize.clipping import WORDS, quantize_clipped
 from qwd.quantize.folding import weight_names
 from qwd.quantize.schemes import Scheme
 
@@ -39,9 +39,10 @@ class WeightsOnly(Backend):
         with torch.no_grad():
             for weight, channel_axis in layer_weights(prepared.network):
                 axis = channel_axis if scheme.granularity == "channel" else None
-                weight.copy_(
-                    quantize(weight, kind=scheme.kind, bits=scheme.weight_bits, axis=axis).values
+                made = quantize_clipped(
+                    weight, clip=scheme.clip, kind=scheme.kind, bits=scheme.weight_bits, axis=axis
                 )
+                weight.copy_(made.values)
         return prepared
 
     def describe(self, converted: "_Copy") -> Description:
@@ -52,7 +53,7 @@ class WeightsOnly(Backend):
         return Description(
             activation_bits=None,
             engine=None,
-            observer="min and max of the weights",
+            observer=f"{WORDS[converted.scheme.clip]} of the weights",
             quantized=tuple(name for name, quantized in named.items() if quantized),
             left_float=tuple(name for name, quantized in named.items() if not quantized),
         )

@@ -15,7 +15,10 @@ from qwd.registry import BACKENDS
 from qwd.report.build import CALIBRATION_N, Options, build
 from qwd.report.comparison import compare_models
 from qwd.report.figures import ModelReport, Report
+from qwd.report.sensitivity import IMAGES
+from qwd.report.studies import Studies, studied
 from qwd.report.subject import Subject, Subjects
+from qwd.report.watching import Watcher
 from qwd.setting import checked
 from qwd.train.data import Data, load_pair
 from qwd.train.devices import device_called
@@ -36,6 +39,10 @@ def report(
     device: str = "auto",
     key: str | None = None,
     given: Mapping[str, Any] | None = None,
+    sensitivity: bool = False,
+    sensitivity_n: int = IMAGES,
+    fix: float | None = None,
+    watcher: Watcher | None = None,
     on_model: Callable[[ModelReport], None] = lambda model: None,
 ) -> Report:
     """Quantize models to 8 bits with scale = (b-a)/255 and report on them, side by side.
@@ -46,7 +53,10 @@ def report(
     (default: all five of the design), ``bits`` the widths of their weights; ``backends``, as
     ``onnx`` or ``ao:qnnpack``, run the schemes with activations in place of their usual one.
     ``given`` are settings as options give them (``model``, ``data``, ``image_size``, ...); ``key``
-    names the state dict where a file has several. ``on_model`` hears of each finished model.
+    names the state dict where a file has several. ``sensitivity`` tries every layer on up to
+    ``sensitivity_n`` validation images, and where int8 loses more than ``fix`` percentage points
+    there, remedies are tried; ``watcher`` hears how far they are. ``on_model`` hears of each
+    finished model.
 
     Raises UsageError, InputError, and VerificationError when a backend quantized nothing.
     """
@@ -64,6 +74,8 @@ def report(
     given = dict(given or {})
     if isinstance(data, str):
         given["data"] = data
+    studies = Studies.read(sensitivity, sensitivity_n, fix, watcher)
+    studies.check(sources, given, data is not None or "data" in given)
     subjects = Subjects(given, key, _loaded(data))
     models = []
     with reproducible(options.device, None):
@@ -72,7 +84,7 @@ def report(
                 subject = _in_memory(source, subjects)
             else:
                 subject = subjects.open(Path(source))
-            model = build(subject, options)
+            model = studied(build(subject, options), subject, options, studies)
             models.append(model)
             on_model(model)
     models = _distinct(models)

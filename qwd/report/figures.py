@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qwd.quantize.figures import WeightFigures
+from qwd.report.variants import Remedies, Sensitivity
+from qwd.report.verdict.figures import Verdict
 
 SCHEMA_VERSION = 1
 
@@ -157,6 +159,9 @@ class ModelReport:
     schemes: dict[str, SchemeResult]
     tensors: tuple[TensorReport, ...]
     deployed: tuple[DeployedReport, ...] = ()
+    sensitivity: Sensitivity | None = None
+    """None where it was not asked for"""
+    remedies: Remedies | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -222,6 +227,8 @@ class Report:
 
     models: tuple[ModelReport, ...]
     comparison: Comparison | None = None
+    verdict: Verdict | None = None
+    """of a grid of decays and seeds; see `qwd.report.verdict`"""
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from qwd.train.awareness import restored
 from qwd.train.data import Data
 from qwd.train.layout import WEIGHTS
 from qwd.train.models import channels_needed
-from qwd.train.planning import planned_dose
 from qwd.train.prepare import data_for, trained_model
 from qwd.train.run import read_grids, read_run
 
@@ -76,14 +75,11 @@ class Subjects:
         config = self._with_given(trained)
         data = self._data(config)
         model = trained_model(config, data, path / WEIGHTS)
-        # What runs of old versions do not tell follows from the images that they were trained on.
-        own_data = self.data is None and config.data == trained.data
-        planned = planned_dose(trained, len(data.train)) if own_data else None
         return Subject(
             name=path.resolve().name,
             path=str(path),
             config=trained,
-            dose=run.dose if "dose" in run.metrics[-1] else planned,
+            dose=run.dose,
             decay=load_audit(path),
             model=model,
             twin=restored(trained, model, data, read_grids(path)) if trained.qat else None,

@@ -45,7 +45,8 @@ def test_a_model_in_text():
     page = text.render(report(), width=200)
     head = "data digits test, n 200; 12,345 parameters; dose 0.123; float accuracy 97.50 %"
     assert page.startswith(f"net\n\n{head}\n")
-    (static,) = lines_with(page, "ao-static")
+    static, observed = lines_with(page, "ao-static")
+    assert observed == ["ranges", "by", "histogram:", "ao-static"]
     assert " ".join(static) == (
         "ao-static 97.00 % 0.50 pp 4 (2.00 %) 0.00123 0.625 affine-tensor-w8-a8 ao/x86 10 0"
     )

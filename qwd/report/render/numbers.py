@@ -1,6 +1,7 @@
 """How numbers look in text and Markdown; a figure that does not exist is a dash."""
 
 import math
+from collections.abc import Sequence
 
 from qwd.report.figures import Spread
 from qwd.report.metrics import Unit
@@ -72,3 +73,9 @@ def spread(value: Spread | None, unit: Unit) -> str:
     std = 100 * value.std if unit == "fraction" else value.std
     places = len(number.partition(".")[2]) if "e" not in number else 4
     return f"{number} ± {std:.{places}f}{space}{suffix}"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """``conv1, conv2, conv3 and 4 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

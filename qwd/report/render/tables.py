@@ -9,20 +9,19 @@ from qwd.report.figures import (
     DeployedReport,
     ModelReport,
     Report,
-    SchemeResult,
     Summary,
     TensorReport,
 )
-from qwd.report.render import numbers
+from qwd.report.render import numbers, verdict
 from qwd.report.render.blocks import Block, Heading, Note, Table
+from qwd.report.render.schemes import schemes
 from qwd.report.render.side_by_side import comparison
+from qwd.report.render.studies import studies
 
 TOP = 10
 """tensors shown of a model"""
 MODELS = 4
 """models shown one by one where nobody asks for more"""
-NAMES = 3
-"""names shown of a list"""
 RULE = "sigma>6"
 
 
@@ -36,6 +35,8 @@ def blocks(report: Report, top: int | None = None) -> list[Block]:
     if report.comparison and top is None and len(report.models) > MODELS:
         left_out = f"The details of {len(report.models)} models are left out: --top N shows them, "
         page.append(Note(f"{left_out}or report one of the models alone."))
+        for model in report.models:
+            page += studies(model, TOP)
         page += _warnings(report.models)
     else:
         for model in report.models:
@@ -44,24 +45,29 @@ def blocks(report: Report, top: int | None = None) -> list[Block]:
         page.append(Note("The report holds no models."))
     if report.comparison:
         page += comparison(report.comparison)
+    if report.verdict:
+        page += verdict.blocks(report.verdict)
     return page
 
 
 def _model(model: ModelReport, top: int | None) -> Iterator[Block]:
     yield Heading(model.name)
     data = model.data
+    most = "at most " if (model.config or {}).get("cautious") else ""
     accuracy = f"float accuracy {numbers.percent(model.float_accuracy)}"
     facts = [
         f"data {data.name} {data.split}, n {numbers.count(data.n)}" if data else "no data",
         f"{numbers.count(model.parameters)} parameters",
-        f"dose {numbers.digits(model.dose, 3)}" if model.dose is not None else "dose not known",
+        f"dose {most}{numbers.digits(model.dose, 3)}"
+        if model.dose is not None
+        else "dose not known",
         accuracy if model.float_accuracy is not None else "accuracy not measured",
     ]
     yield Note("; ".join(facts))
     if model.decay:
         yield from _decay(model.decay)
     if model.schemes:
-        yield _schemes(model.schemes)
+        yield from schemes(model.schemes)
     yield _summary(model.summary)
     if model.tensors:
         yield from _tensors(model.tensors, top)
@@ -70,6 +76,7 @@ def _model(model: ModelReport, top: int | None) -> Iterator[Block]:
     if model.deployed:
         yield from _deployed(model.deployed, top)
     yield from (Note(text, "warning") for text in model.warnings)
+    yield from studies(model, top)
 
 
 def _decay(audit: DecayAudit) -> Iterator[Block]:
@@ -93,36 +100,16 @@ def _decay(audit: DecayAudit) -> Iterator[Block]:
             for key, found in alike.items()
         ),
     )
-    verdict = "; ".join(audit.failures) or (
+    verified = (
         f"verified by a step without gradient, within {audit.ulps:.2g} units in the last place"
     )
+    missing = sum(p.numel for p in audit.parameters if p.lr is not None and p.ulps is None)
+    if missing:
+        verified += f", {numbers.count(missing)} of them not"
+    if all(p.ulps is None for p in audit.parameters):
+        verified = "not verified"
+    verdict = "; ".join(audit.failures) or verified
     yield Note(f"{numbers.percent(audit.share)} of the parameters are decayed, {verdict}.")
-
-
-def _schemes(schemes: dict[str, SchemeResult]) -> Table:
-    return Table(
-        header=(
-            *("scheme", "accuracy", "drop", "flips", "KL", "McNemar p"),
-            *("arithmetic", "runs on", "quantized", "left float"),
-        ),
-        words=("arithmetic", "runs on", "left float"),
-        rows=tuple(
-            (
-                name,
-                numbers.percent(s.accuracy),
-                numbers.points(s.drop_pp),
-                f"{numbers.count(s.flip_n)} ({numbers.percent(s.flip_rate)})",
-                f"{s.kl:.3g}",
-                f"{s.mcnemar_p:.3g}",
-                f"{s.scheme}-{s.granularity}-w{s.weight_bits}"
-                + (f"-a{s.activation_bits}" if s.activation_bits is not None else ""),
-                f"{s.backend}/{s.engine}" if s.engine else s.backend,
-                numbers.count(s.quantized_ops),
-                f"{len(s.left_float)}: {_names(s.left_float)}" if s.left_float else "0",
-            )
-            for name, s in schemes.items()
-        ),
-    )
 
 
 def _summary(summary: Summary) -> Table:
@@ -208,9 +195,4 @@ def _warnings(models: Sequence[ModelReport]) -> Iterator[Note]:
         for text in model.warnings:
             about.setdefault(text, []).append(model.name)
     for text, names in about.items():
-        yield Note(f"{_names(names)}: {text}", "warning")
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-    return ", ".join(names[:NAMES]) + more
+        yield Note(f"{numbers.listed(names)}: {text}", "warning")

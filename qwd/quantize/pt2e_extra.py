@@ -1,0 +1,23 @@
+"""What qwd uses of torchao, the extra `pt2e`: the only module that imports it.
+
+Raises UsageError with the install command where it is missing.
+"""
+
+from qwd.errors import extra
+from qwd.quantize.quiet import quiet
+
+with extra("pt2e"), quiet():
+    from torchao.quantization.pt2e.lowering import lower_pt2e_quantized_to_x86
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+        X86InductorQuantizer,
+        get_default_x86_inductor_quantization_config,
+    )
+
+__all__ = [
+    "X86InductorQuantizer",
+    "convert_pt2e",
+    "get_default_x86_inductor_quantization_config",
+    "lower_pt2e_quantized_to_x86",
+    "prepare_pt2e",
+]

@@ -1,0 +1,309 @@
+"""qwd's own fake quantization of weights and activations, the reference for integer kernels.
+
+Every layer computes in float with the w' of `qwd.quantize.arithmetic` on activations x' that lie on
+a grid themselves. The grids stand where integer kernels have them (`qwd.quantize.placement`), and
+are one per activation, of the scheme's kind: affine with unsigned codes and a zero point, as
+torch's quint8, symmetric and pow2 with signed ones, minmax the formula to the letter with its
+offset. Ranges come from the calibration images (`qwd.quantize.activations`), and scales have no
+floor. Sums are those of float32, exact to about 2^-20 of their size; biases stay float.
+
+It runs on any device, at any width from 2 to 8 bits.
+"""
+
+import contextlib
+import copy
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize, prune
+
+from qwd.errors import reason
+from qwd.graphs import UntraceableError, traced
+from qwd.quantize.activations import ActivationGrid, Extremes, second_pass
+from qwd.quantize.backend import LAYERS, Backend, Description, NotQuantizableError
+from qwd.quantize.clipping import WORDS, quantize_clipped
+from qwd.quantize.folding import TRANSPOSED
+from qwd.quantize.placement import Placement
+from qwd.quantize.schemes import Scheme
+
+Names = Collection[str]
+
+
+@dataclass
+class Observed:
+    """A network whose activations are looked at."""
+
+    module: fx.GraphModule
+    scheme: Scheme
+    layers: tuple[str, ...]
+    left_float: tuple[str, ...]
+    names: tuple[str, ...]
+    """what the activations are called"""
+    container: str
+    """name of the list of the modules that they pass"""
+    observers: list[Any] = field(default_factory=list)
+    """these modules"""
+    batches: list[Tensor] = field(default_factory=list)
+    """of a calibration that needs a second pass"""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The output in float."""
+        return self.module(images)
+
+    def observe(self, observers: Sequence[nn.Module]) -> None:
+        """Let the activations pass these modules."""
+        self.observers = list(observers)
+        setattr(self.module, self.container, nn.ModuleList(observers))
+
+
+class SimulatedNetwork(nn.Module):
+    """A network with quantized weights and activations, computed in float.
+
+    ``layers`` are the names of its quantized layers, ``activations`` those of its quantized
+    activations, in the order in which they compute. A layer's output has the layer's name, the
+    network's input is "input", and others have the name of their node in the graph of torch.fx. The
+    outputs of a layer that is called several times share its name.
+    """
+
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        weights: Sequence["_Weights"],
+        grids: Sequence[ActivationGrid],
+        description: Description,
+    ):
+        super().__init__()
+        self.network = network
+        self.weights = nn.ModuleList(weights)
+        self.grids: Sequence[ActivationGrid] = list(grids)
+        """members of ``network``"""
+        self.description = description
+        self.layers = tuple(weight.name for weight in weights)
+        self.activations = tuple(dict.fromkeys(grid.name for grid in grids))
+        self._select(None, None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs, float32 [N, classes], for images [N, C, H, W]."""
+        return self.network(images)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """The module that the float network calls ``target``."""
+        return self.network.get_submodule(target)
+
+    @contextlib.contextmanager
+    def selected(self, weights: Names | None, activations: Names | None) -> Iterator[None]:
+        """Inside, only the named weights (of layers) and activations are quantized.
+
+        None: all of them. With none of either the network computes what the float network
+        computes, to the last bit. Raises ValueError for a name that it does not have.
+        """
+        before = self._quantized()
+        self._select(weights, activations)
+        try:
+            yield
+        finally:
+            self._select(*before)
+
+    def _quantized(self) -> tuple[Names, Names]:
+        weights = [w.name for w in self._weights() if w.quantized]
+        return weights, {grid.name for grid in self.grids if grid.quantizing}
+
+    def _select(self, weights: Names | None, activations: Names | None) -> None:
+        wanted = [
+            known if names is None else _checked(names, known)
+            for names, known in ((weights, self.layers), (activations, self.activations))
+        ]
+        for weight in self._weights():
+            weight.use(self.get_submodule(weight.name), quantized=weight.name in wanted[0])
+        for grid in self.grids:
+            grid.quantizing = grid.name in wanted[1]
+
+    def _weights(self) -> Iterator["_Weights"]:
+        modules: Any = self.weights
+        yield from modules
+
+
+class Simulated(Backend):
+    """qwd's own fake quantization of weights and activations: the reference, on any device."""
+
+    device = None
+
+    @torch.no_grad()
+    def prepare(self, network: nn.Module, scheme: Scheme, example: Tensor) -> Observed:
+        """Trace a copy and look at its activations; see `qwd.quantize.backend.Backend`."""
+        check(scheme)
+        copied = _with_plain_weights(copy.deepcopy(network).eval())
+        try:
+            graph = traced(copied)
+        except UntraceableError as error:
+            raise NotQuantizableError(str(error)) from error
+        _use_first_names(graph, copied)
+        floats = _floats(copied, graph, example[:2])
+        placement = Placement(graph, dict(copied.named_modules()), floats)
+        container = _free_name("observers", copied)
+        for index, node in enumerate(placement.grids):
+            with graph.inserting_after(node):
+                observer = graph.call_module(f"{container}.{index}", (node,))
+            node.replace_all_uses_with(observer)
+            observer.args = (node,)
+        observers = [Extremes() for _ in placement.grids]
+        setattr(copied, container, nn.ModuleList(observers))
+        left_float = (
+            name
+            for name, module in network.named_modules()
+            if isinstance(module, LAYERS) and name not in placement.layers
+        )
+        index = {node: i for i, node in enumerate(placement.grids)}
+        reads = {str(n.target): index[g] for n, g in placement.reads.items()}
+        prepared = Observed(
+            module=fx.GraphModule(copied, graph),
+            scheme=scheme,
+            layers=placement.layers,
+            left_float=tuple(left_float),
+            names=tuple(placement.grids.values()),
+            container=container,
+        )
+        prepared.reads = reads
+        prepared.observe(observers)
+        return prepared
+
+    def calibrate(self, prepared: Observed, batches: Sequence[Tensor]) -> None:
+        """Find the extremes; see `qwd.quantize.backend.Backend`."""
+        super().calibrate(prepared, batches)
+        if prepared.scheme.clip != "none":
+            prepared.batches.extend(batches)
+
+    @torch.no_grad()
+    def convert(self, prepared: Observed) -> SimulatedNetwork:
+        """Quantize weights and activations; see `qwd.quantize.backend.Backend`."""
+        scheme, module = prepared.scheme, prepared.module
+        bits = scheme.activation_bits
+        assert bits is not None
+        if prepared.batches:
+            prepared.observe(
+                [
+                    second_pass(first, clip=scheme.clip, kind=scheme.kind, bits=bits)
+                    for first in prepared.observers
+                ]
+            )
+            super().calibrate(prepared, prepared.batches)
+        grids = [
+            ActivationGrid(name, *observer.ends(), kind=scheme.kind, bits=bits)
+            for name, observer in zip(prepared.names, prepared.observers, strict=True)
+        ]
+        prepared.observe(grids)
+        weights = [_Weights(name, module.get_submodule(name), scheme) for name in prepared.layers]
+        description = Description(
+            activation_bits=bits,
+            engine=None,
+            observer=f"{WORDS[scheme.clip]} (activations and weights)",
+            quantized=prepared.layers,
+            left_float=prepared.left_float,
+        )
+        made = SimulatedNetwork(module, weights, grids, description)
+        made.reads = {n: grids[i] for n, i in prepared.reads.items()}
+        return made
+
+    def describe(self, converted: SimulatedNetwork) -> Description:
+        """Which layers compute with w' in place of w."""
+        return converted.description
+
+
+def check(scheme: Scheme) -> None:
+    """NotQuantizableError where a scheme is none that is simulated."""
+    if scheme.activation_bits is None:
+        raise NotQuantizableError(
+            "the backend 'simulated' quantizes weights and activations; weights alone run on the "
+            "backend 'weights'"
+        )
+    if scheme.engine is not None:
+        raise NotQuantizableError(
+            f"the backend 'simulated' has no engine {scheme.engine!r}; it has none"
+        )
+
+
+class _Weights(nn.Module):
+    """Both weights of a layer, of which it uses one."""
+
+    def __init__(self, name: str, layer: nn.Module, scheme: Scheme):
+        super().__init__()
+        self.name = name
+        self.quantized = False
+        w: Any = layer.weight
+        axis = int(isinstance(layer, TRANSPOSED)) if scheme.granularity == "channel" else None
+        made = quantize_clipped(
+            w, clip=scheme.clip, kind=scheme.kind, bits=scheme.weight_bits, axis=axis
+        )
+        # The same layout in memory, for which the same kernel is chosen.
+        self.register_buffer("exact", w.detach().clone())
+        self.register_buffer("rounded", torch.empty_like(w).copy_(made.values))
+
+    exact: Tensor
+    rounded: Tensor
+
+    def use(self, layer: Any, *, quantized: bool) -> None:
+        self.quantized = quantized
+        layer.weight = nn.Parameter(self.rounded if quantized else self.exact, requires_grad=False)
+
+
+class _Floats(fx.Interpreter):
+    """Runs a graph and notes which nodes give floating-point tensors."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph):
+        super().__init__(module, graph=graph)
+        self.found: set[fx.Node] = set()
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor) and result.is_floating_point():
+            self.found.add(n)
+        return result
+
+
+def _floats(module: nn.Module, graph: fx.Graph, images: Tensor) -> set[fx.Node]:
+    interpreter = _Floats(module, graph)
+    try:
+        interpreter.run(images.clone())
+    except Exception as error:
+        # A graph that was traced may be of another network than the one that runs.
+        raise NotQuantizableError(
+            f"the graph that torch.fx traced does not run: {reason(error)}"
+        ) from error
+    return interpreter.found
+
+
+def _with_plain_weights(network: nn.Module) -> nn.Module:
+    """``network`` with weights that are pruned or parametrized as they are at inference."""
+    for module in network.modules():
+        if not isinstance(module, LAYERS):
+            continue
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
+        if prune.is_pruned(module):
+            with contextlib.suppress(ValueError):  # its bias alone
+                prune.remove(module, "weight")
+    return network
+
+
+def _use_first_names(graph: fx.Graph, network: nn.Module) -> None:
+    """Call modules by the first of their names, as everything else does; torch.fx takes the last."""
+    names = {module: name for name, module in network.named_modules()}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            node.target = names[network.get_submodule(node.target)]
+
+
+def _free_name(name: str, module: nn.Module) -> str:
+    while hasattr(module, name):
+        name += "_"
+    return name
+
+
+def _checked(names: Names, known: Names) -> Names:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"the quantized network has no {unknown[0]!r}")
+    return names
