@@ -7,7 +7,7 @@ weights per channel, histograms and 7-bit activations.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qwd.errors import reason
-from qwd.quantize import torch_ao
+from qwd.quantize import ao_graph, torch_ao
 from qwd.quantize.arithmetic import code_range, quantize
 from qwd.quantize.backend import LAYERS, Backend, Description, NotQuantizableError
 from qwd.quantize.floors import floor_warning
@@ -70,7 +70,15 @@ class TorchAO(Backend):
                 config = qconfig(scheme, reduce_range=narrow)
                 mapping = torch_ao.QConfigMapping().set_global(config)
             try:
-                module = torch_ao.prepare_fx(copy.deepcopy(network).eval(), mapping, (example,))
+                plain = ao_graph.rewired(
+                    copy.deepcopy(network).eval(), averages_in_float=not _is_torchs_own(scheme)
+                )
+                module = torch_ao.prepare_fx(
+                    plain,
+                    mapping,
+                    (example,),
+                    prepare_custom_config=torch_ao.leaves(ao_graph.Average),
+                )
             except Exception as error:
                 raise refusal(error) from error
             observer = _observers(mapping)
@@ -86,9 +94,13 @@ class TorchAO(Backend):
 
     def convert(self, prepared: Observed) -> Observed:
         """To int8 kernels; see `qwd.quantize.backend.Backend`."""
+        own = not _is_torchs_own(prepared.scheme)
+        if own:
+            ao_graph.share_ranges_of_moved_values(prepared.module)
+        scales = ao_graph.input_scales(prepared.module)
         converted = replace(prepared, module=converted_by_torch(prepared.module, prepared.engine))
-        if not _is_torchs_own(prepared.scheme):
-            _store_own_codes(converted.module, prepared.network, prepared.scheme)
+        if own:
+            _store_own_codes(converted.module, prepared.network, prepared.scheme, scales)
         return converted
 
     def describe(self, converted: Observed) -> Description:
@@ -193,8 +205,10 @@ def quantized_layers(converted: nn.Module) -> list[tuple[str, Any]]:
     ]
 
 
-def _store_own_codes(converted: nn.Module, network: nn.Module, scheme: Scheme) -> None:
-    """Put the codes of `qwd.quantize.arithmetic` into the integer layers.
+def _store_own_codes(
+    converted: nn.Module, network: nn.Module, scheme: Scheme, input_scales: Mapping[str, float]
+) -> None:
+    """Put the codes of `qwd.quantize.arithmetic`, and biases in their steps, into integer layers.
 
     torch multiplies by the reciprocal of the scale where qwd and ONNX Runtime divide by it, so a
     weight half way between two codes may get the other one.
@@ -207,13 +221,21 @@ def _store_own_codes(converted: nn.Module, network: nn.Module, scheme: Scheme) -
         if stored.qscheme() not in (torch.per_tensor_affine, torch.per_tensor_symmetric):
             axis = stored.q_per_channel_axis()
         own = quantize(layer.weight, kind=scheme.kind, bits=scheme.weight_bits, axis=axis)
-        store_weight(packed, own.values.float(), own.scale, own.zero_point, axis)
+        bias = packed.bias()
+        if bias is not None and name in input_scales:
+            bias = ao_graph.integer_bias(bias.detach(), input_scales[name], own.scale)
+        store_weight(packed, own.values.float(), own.scale, own.zero_point, axis, bias)
 
 
 def store_weight(
-    packed: Any, values: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None
+    packed: Any,
+    values: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    axis: int | None,
+    bias: Tensor | None,
 ) -> None:
-    """Give an integer layer other weights, which lie on the grid of ``scale`` and ``zero_point``.
+    """Give an integer layer other weights, on the grid of ``scale`` and ``zero_point``, and a bias.
 
     On the grid no rounding can take another code. A tensor of zeros has no scale; any positive one
     holds it. Below its normal numbers float32 has none.
@@ -224,7 +246,7 @@ def store_weight(
             weight = torch.quantize_per_tensor(values, scale, zero_point, torch.qint8)
         else:
             weight = torch.quantize_per_channel(values, scale, zero_point, axis, torch.qint8)
-        packed.set_weight_bias(weight, packed.bias())
+        packed.set_weight_bias(weight, bias)
 
 
 def _is_torchs_own(scheme: Scheme) -> bool:

@@ -22,6 +22,7 @@ with warnings.catch_warnings():
         QConfigMapping,
         get_default_qconfig_mapping,
     )
+    from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "WeightedQuantizedModule",
     "convert_fx",
     "get_default_qconfig_mapping",
+    "leaves",
     "prepare_fx",
     "prepare_qat_fx",
     "quiet",
@@ -73,3 +75,8 @@ def running_on(engine: str) -> Iterator[None]:
             yield
     finally:
         torch.backends.quantized.engine = before
+
+
+def leaves(*classes: type) -> PrepareCustomConfig:
+    """Settings under which modules of these classes are not looked into."""
+    return PrepareCustomConfig().set_non_traceable_module_classes(list(classes))
