@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qwd.quantize import qat
 from qwd.quantize.backend import NotQuantizableError, QuantizedNetwork, quantize
+from qwd.quantize.constant_channels import constant_channels
 from qwd.quantize.figures import WeightFigures
 from qwd.quantize.folding import Deployed, deploy, is_weight, weight_names
 from qwd.quantize.schemes import DEFAULT_SCHEMES, Scheme
@@ -68,6 +69,11 @@ def build(subject: Subject, options: Options) -> ModelReport:
     else:
         deployed = verified(deploy(subject.model), subject.model, subject.data)
         warnings += deployed.warnings
+        warnings += [
+            f"{name}: {int(constant.sum())} channels have no variance; folding makes their weights, "
+            "which have no effect, the largest of the tensor"
+            for name, constant in constant_channels(subject.model).items()
+        ]
         folded = deployed_figures(deployed)
         warnings += [f"after folding, {text}" for text in not_finite(folded)]
         if not deployed.warnings:

@@ -8,6 +8,7 @@ from torch import nn
 
 from qwd.config import MACHINE_SETTINGS, TrainConfig
 from qwd.errors import UsageError
+from qwd.quantize.constant_channels import zero_constant_channels
 from qwd.quantize.folding import branches_fused
 from qwd.train.data import Data
 from qwd.train.layout import WEIGHTS
@@ -71,8 +72,14 @@ def starting_network(config: TrainConfig, data: Data) -> tuple[nn.Module, list[s
                 "leave --model out"
             )
         model = trained_model(base, data, Path(config.from_) / WEIGHTS)
-    branches = any(hasattr(module, "deploy_form") for module in model.modules())
-    if not config.qat or not branches:
+    if not config.qat:
         return model, []
-    notes = [FUSED_FROM_SCRATCH] if base is None else []
-    return branches_fused(model), notes
+    notes = [
+        f"--qat: {name}: weights of {n} channels without variance were set to 0, which changes no "
+        "output: folded, they would have set the range of all others"
+        for name, n in zero_constant_channels(model).items()
+    ]
+    if any(hasattr(module, "deploy_form") for module in model.modules()):
+        model = branches_fused(model)
+        notes += [FUSED_FROM_SCRATCH] if base is None else []
+    return model, notes
