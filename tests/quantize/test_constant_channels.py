@@ -37,7 +37,7 @@ def test_a_channel_with_dead_inputs_is_found_and_zeroed() -> None:
     before = made(images)
     wide = deploy(made).module.get_submodule("3").weight.abs().amax()  # type: ignore[operator]
     assert zero_constant_channels(made) == {"3": 1}
-    assert torch.allclose(made(images), before, atol=1e-5)
+    assert torch.allclose(made(images), before, atol=1e-3)
     narrow = deploy(made).module.get_submodule("3").weight.abs().amax()  # type: ignore[operator]
     assert narrow < wide / 10
     assert constant_channels(made) == {}
