@@ -31,7 +31,7 @@ VNNI = ("avx512_vnni", "avx_vnni")
 
 def main(arguments: Sequence[str]) -> None:
     """Time and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--model", default="torchvision:resnet18")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)

@@ -26,7 +26,7 @@ from qwd.train.start import continued
 
 def main(arguments: Sequence[str]) -> None:
     """Train, quantize, print a table per model."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--models", default="repvgg,mobilenet")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--image-size", type=int)

@@ -194,6 +194,11 @@ RENDERERS = Registry(
         "html": "qwd.report.render.html:render",
     },
 )
+EXECUTORS = Registry(
+    "executor",
+    "qwd.executors",
+    {"processes": "qwd.sweep.processes:Processes"},
+)
 KINDS = {
     "models": MODELS,
     "data": DATASETS,
@@ -203,4 +208,5 @@ KINDS = {
     "backends": BACKENDS,
     "outliers": OUTLIER_RULES,
     "renderers": RENDERERS,
+    "executors": EXECUTORS,
 }

@@ -66,7 +66,7 @@ class Tails(nn.Module):
         """The two percentiles; 0 and 0 before any value was seen."""
         if not self.n:
             return 0.0, 0.0
-        ends = (self.lowest, self.below), (self.highest.flip(0), 0)
+        ends = (self.lowest.double(), self.below), (self.highest.double().flip(0), 0)
         lo, hi = (
             between(tail[k], tail[min(k + 1, len(tail) - 1)], torch.tensor(share))
             for (tail, k), share in zip(ends, self.shares, strict=True)

@@ -92,9 +92,7 @@ class QuantizedNetwork(nn.Module):
         return self.backend.evaluate(self.converted, images)
 
 
-def quantize(
-    network: nn.Module, scheme: Scheme, calibration: Sequence[Tensor]
-) -> QuantizedNetwork:
+def quantize(network: nn.Module, scheme: Scheme, calibration: Sequence[Tensor]) -> QuantizedNetwork:
     """Prepare, calibrate, convert and describe a copy of ``network`` on the scheme's backend.
 
     ``network`` is as `Backend.prepare` wants it; ``calibration`` holds at least one batch. Raises

@@ -89,9 +89,11 @@ def quantize_clipped(
 
 
 def percentile(values: Tensor, n: Tensor, percent: float) -> Tensor:
-    """A percentile of the first ``n`` [R] of ascending ``values`` [R, N]: float64 [R].
+    """A percentile of the first ``n`` [R] of ascending ``values`` [R, N], interpolated linearly.
 
         v[k] + (v[k + 1] - v[k]) * (p - k),   p = percent / 100 * (n - 1),   k = floor(p)
+
+    float64 [R].
     """
     place = (n - 1).clamp(min=0).double() * (percent / 100)
     below = place.floor().long()
@@ -139,7 +141,7 @@ class _Sums:
         size = torch.maximum(lo.abs(), hi.abs()).double()
         self.unit = torch.where(size > 0, size, 1.0)[:, None]
         self.middle = (lo[:, None] / self.unit + hi[:, None] / self.unit) / 2
-        self.values = self._position(values)
+        self.values = self._position(values).contiguous()
         weight = torch.where(self.values.isfinite(), counts, 0).double()
         x = torch.where(self.values.isfinite(), self.values, 0.0)
         self.sums = [_up_to(weight), _up_to(weight * x), _up_to(weight * x * x)]

@@ -45,6 +45,7 @@ from qwd.quantize.onnx_graph import (
     exported,
     rename_initializers,
     replace_initializer,
+    storable_scale,
     store_integer_biases,
     weight_uses,
 )
@@ -60,12 +61,6 @@ LEFT_ALONE = (
     "LayerNormalization",
 )
 """Operators that compute in float: their vectors are no weights, and no integer kernel has them."""
-
-SMALLEST = torch.finfo(torch.float32).tiny
-"""scale that float32 holds in full precision"""
-
-ZEROS_SCALE = 2.0**-20
-"""of a weight that is all zeros: its bias has a millionth of the input's scale as step"""
 
 CODES = "_quantized"
 """what ONNX Runtime appends to the name of an initializer that it quantizes"""
@@ -187,13 +182,10 @@ def _own(values: NDArray[Any], axis: int, scheme: Scheme) -> Weight:
     """A weight under a scheme: what `qwd.quantize.arithmetic` makes of it, in storable numbers."""
     along = axis if scheme.granularity == "channel" else None
     own = quantize(torch.tensor(values), kind=scheme.kind, bits=scheme.weight_bits, axis=along)
-    # Weights of zero have no scale, and any positive one holds them. Their bias is stored in steps
-    # of it: the largest of the other channels' suits it. Below its normal numbers float32 has none.
-    others = own.scale.max() if own.scale.any() else torch.tensor(ZEROS_SCALE)
-    scale = torch.where(own.scale > 0, own.scale, others).clamp(min=SMALLEST)
+    scale = storable_scale(own.scale, own.scale == 0)
     return Weight(
         codes=own.codes.to(torch.int8).numpy(),
-        scale=scale.float().numpy(),
+        scale=scale.numpy(),
         zero_point=own.zero_point.to(torch.int8).numpy(),
         axis=along,
     )

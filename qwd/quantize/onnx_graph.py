@@ -25,7 +25,11 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 LARGEST_BIAS = 2**30
 """of the codes of a bias: half of what 32 bits hold"""
 
-SMALLEST = np.finfo(np.float32).tiny
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""scale that float32 holds in full precision"""
+
+ZEROS_SCALE = 2.0**-20
+"""of a weight that is all zeros: its bias has a millionth of the input's scale as step"""
 
 
 def exported(network: nn.Module, example: Tensor) -> Any:
@@ -90,6 +94,17 @@ def replace_initializer(model: Any, name: str, array: NDArray[Any]) -> None:
 def dequantizers(model: Any) -> dict[str, Any]:
     """The DequantizeLinear nodes of a model by the name of their output."""
     return {n.output[0]: n for n in model.graph.node if n.op_type == "DequantizeLinear"}
+
+
+def storable_scale(scale: Tensor, zeros: Tensor) -> Tensor:
+    """Scales of weights as float32 for a model, shape of ``scale``, all positive.
+
+    ``zeros`` says which of them are of weights that are all zero, which any scale holds. Biases are
+    stored in steps of it: the largest of the other channels' suits theirs.
+    """
+    others = scale[~zeros]
+    free = others.max() if others.numel() else torch.tensor(ZEROS_SCALE, dtype=scale.dtype)
+    return torch.where(zeros, free, scale).clamp(min=SMALLEST).float()
 
 
 def store_integer_biases(model: Any) -> list[str]:

@@ -11,7 +11,8 @@ a concatenation share one grid.
 """
 
 import operator
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,9 +31,9 @@ Operators = frozenset[type[nn.Module] | Callable[..., Any] | str]
 """types of modules, functions, and names of a tensor's methods"""
 
 JOINS: Operators = frozenset(
-    [operator.add, operator.iadd, torch.add, "add", "add_"]
-    + [operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"]
-    + [torch.cat, torch.concat, torch.concatenate, torch.stack]
+    {operator.add, operator.iadd, torch.add, "add", "add_"}
+    | {operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"}
+    | {torch.cat, torch.concat, torch.concatenate, torch.stack}
 )
 """Sums, products and concatenations: their operands have grids of their own."""
 
@@ -41,9 +42,9 @@ FUSED: Operators = RELUS | {nn.ReLU6, F.relu6, nn.Hardtanh, F.hardtanh, F.hardta
 """What kernels apply to a result before it is rounded."""
 
 NOTHING: Operators = frozenset(
-    [nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout]
-    + [F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout]
-    + ["contiguous", "clone", "detach", torch.clone, torch.detach]
+    {nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout}
+    | {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout}
+    | {"contiguous", "clone", "detach", torch.clone, torch.detach}
 )
 """What does nothing at inference."""
 
@@ -85,33 +86,38 @@ class Placement:
             dict.fromkeys(str(n.target) for n in graph.nodes if self._is_layer(n))
         )
         """names of the quantized layers, in order of their first call"""
-        self.grids: dict[fx.Node, str] = {}
-        """the node that each grid stands behind, in the order of the graph, and what it is called:
-        as the layer whose output it is, or by the name of the node"""
-        found: dict[fx.Node, str] = {}
+        ends: dict[fx.Node, fx.Node] = {}  # where a grid stands -> whose result it is of
         for node in graph.nodes:
             if self._is_layer(node) or (self._is(node, JOINS) and node in floats):
                 for source in self._sources(node):
-                    self._grid_at(source, found)
-                found[self._end_of_kernel(node)] = self._name(node)
-        self.grids = {node: found[node] for node in graph.nodes if node in found}
-        self.reads = {n: self._grid_of(next(self._sources(n))) for n in graph.nodes if self._is_layer(n)}
+                    self._put_grid_at(source, ends)
+                ends[self._end_of_kernel(node)] = node
+        self.grids: dict[fx.Node, str] = self._named([n for n in graph.nodes if n in ends], ends)
+        """the node that each grid stands behind, in the order of the graph, and what it is called:
+        as the layer whose output it is, or by the module or the node that gives the result"""
+        self.inputs: dict[str, fx.Node] = self._inputs_of_layers(graph)
+        """the member of ``grids`` that a layer reads, if it is the same at every call"""
 
-    def _grid_at(self, node: fx.Node, found: dict[fx.Node, str]) -> None:
+    def _put_grid_at(self, node: fx.Node, ends: dict[fx.Node, fx.Node]) -> None:
         """See that what ``node`` gives lies on a grid."""
-        if node in found:
+        if node in ends:
             return
         sources = list(self._sources(node))
         # What moves values has their grid, if there is one place for it.
         if self._moves(node) and len(sources) == 1 and self._can_have_one(sources[0]):
-            self._grid_at(sources[0], found)
+            self._put_grid_at(sources[0], ends)
         else:
-            found[node] = self._name(node)
+            ends[node] = node
 
-    def _grid_of(self, node):
-        while node not in self.grids:
-            (node,) = self._sources(node)
-        return node
+    def _inputs_of_layers(self, graph: fx.Graph) -> dict[str, fx.Node]:
+        found: dict[str, set[fx.Node]] = {}
+        for node in graph.nodes:
+            if self._is_layer(node):
+                (source,) = self._sources(node)
+                while source not in self.grids:
+                    (source,) = self._sources(source)
+                found.setdefault(str(node.target), set()).add(source)
+        return {name: nodes.pop() for name, nodes in found.items() if len(nodes) == 1}
 
     def _can_have_one(self, node: fx.Node) -> bool:
         """Whether a grid can stand behind ``node`` or before it; there is none for a tuple."""
@@ -139,7 +145,8 @@ class Placement:
 
     def _moves(self, node: fx.Node) -> bool:
         if node.op == "call_function" and node.target is F.pad:
-            return not _pads_with_other_values(*node.args[2:], **node.kwargs)
+            options: Any = node.args[2:]
+            return not _pads_with_other_values(*options, **node.kwargs)  # type: ignore[arg-type]
         return self._is(node, MOVES)
 
     def _is_layer(self, node: fx.Node) -> bool:
@@ -152,13 +159,25 @@ class Placement:
             return type(self._modules[str(node.target)]) in operators
         return node.op in ("call_function", "call_method") and node.target in operators
 
-    def _name(self, node: fx.Node) -> str:
-        if self._is_layer(node):
-            return str(node.target)
-        name = INPUT if node.op == "placeholder" else node.name
-        while name in self.layers:
-            name += "_"
-        return name
+    def _named(
+        self, places: Sequence[fx.Node], ends: Mapping[fx.Node, fx.Node]
+    ) -> dict[fx.Node, str]:
+        calls = Counter(ends[place].target for place in places)
+        taken = set(self.layers)
+        names = {}
+        for place in places:
+            node = ends[place]
+            if self._is_layer(node):
+                names[place] = str(node.target)
+                continue
+            once = node.op == "call_module" and calls[node.target] == 1
+            name = str(node.target) if once else node.name
+            name = INPUT if node.op == "placeholder" else name
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            names[place] = name
+        return names
 
 
 def _pads_with_other_values(

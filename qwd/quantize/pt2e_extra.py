@@ -7,6 +7,7 @@ from qwd.errors import extra
 from qwd.quantize.quiet import quiet
 
 with extra("pt2e"), quiet():
+    import torchao
     from torchao.quantization.pt2e.lowering import lower_pt2e_quantized_to_x86
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
@@ -20,4 +21,5 @@ __all__ = [
     "get_default_x86_inductor_quantization_config",
     "lower_pt2e_quantized_to_x86",
     "prepare_pt2e",
+    "torchao",
 ]

@@ -27,7 +27,7 @@ def observed_graph(network: nn.Module, example: Tensor, *, narrow: bool) -> Any:
     try:
         with quiet():
             # The recorded network shares its weights with the one that it was made of.
-            program = exported_program(copy.deepcopy(network), example)
+            program = _recorded(copy.deepcopy(network), example)
             return prepare_pt2e(program.module(), quantizer)
     except Exception as error:
         raise refusal(error) from error
@@ -88,6 +88,15 @@ def quantized_parameters(observed: Any, network: nn.Module) -> list[str]:
 def refusal(error: Exception) -> NotQuantizableError:
     """A user's network may break recording or conversion in any way; the reason is reported."""
     return NotQuantizableError(f"PT2E cannot quantize this network: {reason(error)}")
+
+
+def _recorded(network: nn.Module, example: Tensor) -> Any:
+    # The quantizer asks which module an operator is of: before torch 2.13 that is known of strictly
+    # recorded networks alone, and of functions it still is.
+    try:
+        return exported_program(network, example, strict=True)
+    except Exception:
+        return exported_program(network, example)
 
 
 def _configuration(narrow: bool = False) -> Any:

@@ -16,7 +16,12 @@ from torch.nn.utils import parametrize
 from qwd.quantize.arithmetic import code_range
 from qwd.quantize.backend import NotQuantizableError
 from qwd.quantize.fake import FakeQuantize
-from qwd.quantize.onnx_graph import exported, rename_initializers, store_integer_biases
+from qwd.quantize.onnx_graph import (
+    exported,
+    rename_initializers,
+    storable_scale,
+    store_integer_biases,
+)
 
 INTEGERS = (torch.uint8, torch.int8)
 """What QuantizeLinear stores, in order of preference"""
@@ -28,8 +33,9 @@ def qdq_model(reference: nn.Module, example: Tensor) -> bytes:
     ``reference`` is in eval mode, on the CPU, and is left as it is; ``example`` is a batch of
     images [N, C, H, W]. Codes 0..255 are stored as uint8, -128..127 as int8, and narrower ones in
     the same; activations of narrower ones pass a Clip. Weight codes are initializers called
-    ``<layer>.weight_quantized``, ``_scale`` and ``_zero_point``. Biases become int32 codes, which
-    is all that ONNX Runtime adds to the arithmetic of the reference.
+    ``<layer>.weight_quantized``, beside ``_scale`` and ``_zero_point``; of equal initializers one
+    is kept. Biases become int32 codes, which is all that ONNX Runtime adds to the arithmetic of the
+    reference.
 
     Raises NotQuantizableError for a network without `FakeQuantize`, for a range of codes that no
     8-bit integer holds, for weights that are changed after they were quantized, and as
@@ -41,12 +47,19 @@ def qdq_model(reference: nn.Module, example: Tensor) -> bytes:
         for path, layer in list(network.named_modules()):
             if parametrize.is_parametrized(layer):
                 names |= _store_codes(path, layer)
-    quantizers = [(n, m) for n, m in network.named_modules() if isinstance(m, FakeQuantize)]
+    quantizers = [
+        (n, m)
+        for n, m in network.named_modules(remove_duplicate=False)
+        if isinstance(m, FakeQuantize)
+    ]
     if not quantizers and not names:
         raise NotQuantizableError("the network has no FakeQuantize, nothing that becomes codes")
+    # One grid may stand in several places, under a name in each.
+    made: dict[FakeQuantize, _QuantizeDequantize] = {}
     for path, quantizer in quantizers:
         parent, _, name = path.rpartition(".")
-        setattr(network.get_submodule(parent), name, _QuantizeDequantize(quantizer))
+        grid = made.get(quantizer) or made.setdefault(quantizer, _QuantizeDequantize(quantizer))
+        setattr(network.get_submodule(parent), name, grid)
     model = exported(network, example)
     rename_initializers(model, names)
     store_integer_biases(model)
@@ -58,11 +71,15 @@ class _Dequantize(nn.Module):
 
     def __init__(self, quantizer: FakeQuantize, weight: Tensor):
         super().__init__()
-        integer = _integer(quantizer)
-        self.register_buffer("codes", quantizer.codes(weight).to(integer))
-        self.register_buffer("scale", quantizer.scale)
+        integer, axis = _integer(quantizer), quantizer.axis
+        codes = quantizer.codes(weight)
+        zeros = quantizer(weight) == 0
+        channels = zeros if axis is None else zeros.movedim(axis, 0)
+        empty = channels.flatten(0 if axis is None else 1).all(-1)
+        self.register_buffer("codes", codes.to(integer))
+        self.register_buffer("scale", storable_scale(quantizer.scale, empty))
         self.register_buffer("zero_point", quantizer.zero_point.to(integer))
-        self.axis = quantizer.axis
+        self.axis = axis
 
     codes: Tensor
     scale: Tensor

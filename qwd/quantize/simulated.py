@@ -5,7 +5,8 @@ a grid themselves. The grids stand where integer kernels have them (`qwd.quantiz
 are one per activation, of the scheme's kind: affine with unsigned codes and a zero point, as
 torch's quint8, symmetric and pow2 with signed ones, minmax the formula to the letter with its
 offset. Ranges come from the calibration images (`qwd.quantize.activations`), and scales have no
-floor. Sums are those of float32, exact to about 2^-20 of their size; biases stay float.
+floor. Biases are the int32 codes that integer kernels add (`qwd.quantize.layer_parameters`). Sums
+are those of float32.
 
 It runs on any device, at any width from 2 to 8 bits.
 """
@@ -18,14 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils import parametrize, prune
 
 from qwd.errors import reason
 from qwd.graphs import UntraceableError, traced
 from qwd.quantize.activations import ActivationGrid, Extremes, second_pass
 from qwd.quantize.backend import LAYERS, Backend, Description, NotQuantizableError
-from qwd.quantize.clipping import WORDS, quantize_clipped
-from qwd.quantize.folding import TRANSPOSED
+from qwd.quantize.clipping import WORDS
+from qwd.quantize.layer_parameters import LayerParameters, with_plain_weights
 from qwd.quantize.placement import Placement
 from qwd.quantize.schemes import Scheme
 
@@ -42,6 +42,8 @@ class Observed:
     left_float: tuple[str, ...]
     names: tuple[str, ...]
     """what the activations are called"""
+    inputs: dict[str, int]
+    """layer -> which of the activations it reads"""
     container: str
     """name of the list of the modules that they pass"""
     observers: list[Any] = field(default_factory=list)
@@ -64,24 +66,25 @@ class SimulatedNetwork(nn.Module):
 
     ``layers`` are the names of its quantized layers, ``activations`` those of its quantized
     activations, in the order in which they compute. A layer's output has the layer's name, the
-    network's input is "input", and others have the name of their node in the graph of torch.fx. The
-    outputs of a layer that is called several times share its name.
+    network's input is "input", and others have the name of the module that gives them or of their
+    node in the graph of torch.fx. The outputs of a layer that is called several times share its
+    name.
     """
 
     def __init__(
         self,
         network: fx.GraphModule,
-        weights: Sequence["_Weights"],
+        parameters: Sequence[LayerParameters],
         grids: Sequence[ActivationGrid],
         description: Description,
     ):
         super().__init__()
         self.network = network
-        self.weights = nn.ModuleList(weights)
+        self.parameters_of_layers = nn.ModuleList(parameters)
         self.grids: Sequence[ActivationGrid] = list(grids)
         """members of ``network``"""
         self.description = description
-        self.layers = tuple(weight.name for weight in weights)
+        self.layers = tuple(each.name for each in parameters)
         self.activations = tuple(dict.fromkeys(grid.name for grid in grids))
         self._select(None, None)
 
@@ -108,21 +111,19 @@ class SimulatedNetwork(nn.Module):
             self._select(*before)
 
     def _quantized(self) -> tuple[Names, Names]:
-        weights = [w.name for w in self._weights() if w.quantized]
+        weights = {each.name for each in self._parameters_of_layers() if each.quantized}
         return weights, {grid.name for grid in self.grids if grid.quantizing}
 
     def _select(self, weights: Names | None, activations: Names | None) -> None:
-        wanted = [
-            known if names is None else _checked(names, known)
-            for names, known in ((weights, self.layers), (activations, self.activations))
-        ]
-        for weight in self._weights():
-            weight.use(self.get_submodule(weight.name), quantized=weight.name in wanted[0])
+        weights = _chosen(weights, self.layers)
+        activations = _chosen(activations, self.activations)
+        for each in self._parameters_of_layers():
+            each.use(self.get_submodule(each.name), quantized=each.name in weights)
         for grid in self.grids:
-            grid.quantizing = grid.name in wanted[1]
+            grid.quantizing = grid.name in activations
 
-    def _weights(self) -> Iterator["_Weights"]:
-        modules: Any = self.weights
+    def _parameters_of_layers(self) -> Iterator[LayerParameters]:
+        modules: Any = self.parameters_of_layers
         yield from modules
 
 
@@ -135,7 +136,7 @@ class Simulated(Backend):
     def prepare(self, network: nn.Module, scheme: Scheme, example: Tensor) -> Observed:
         """Trace a copy and look at its activations; see `qwd.quantize.backend.Backend`."""
         check(scheme)
-        copied = _with_plain_weights(copy.deepcopy(network).eval())
+        copied = with_plain_weights(copy.deepcopy(network).eval())
         try:
             graph = traced(copied)
         except UntraceableError as error:
@@ -143,30 +144,29 @@ class Simulated(Backend):
         _use_first_names(graph, copied)
         floats = _floats(copied, graph, example[:2])
         placement = Placement(graph, dict(copied.named_modules()), floats)
+        places = list(placement.grids)
         container = _free_name("observers", copied)
-        for index, node in enumerate(placement.grids):
+        for index, node in enumerate(places):
             with graph.inserting_after(node):
                 observer = graph.call_module(f"{container}.{index}", (node,))
             node.replace_all_uses_with(observer)
             observer.args = (node,)
-        observers = [Extremes() for _ in placement.grids]
+        observers = [Extremes() for _ in places]
         setattr(copied, container, nn.ModuleList(observers))
         left_float = (
             name
             for name, module in network.named_modules()
             if isinstance(module, LAYERS) and name not in placement.layers
         )
-        index = {node: i for i, node in enumerate(placement.grids)}
-        reads = {str(n.target): index[g] for n, g in placement.reads.items()}
         prepared = Observed(
             module=fx.GraphModule(copied, graph),
             scheme=scheme,
             layers=placement.layers,
             left_float=tuple(left_float),
             names=tuple(placement.grids.values()),
+            inputs={name: places.index(node) for name, node in placement.inputs.items()},
             container=container,
         )
-        prepared.reads = reads
         prepared.observe(observers)
         return prepared
 
@@ -195,7 +195,11 @@ class Simulated(Backend):
             for name, observer in zip(prepared.names, prepared.observers, strict=True)
         ]
         prepared.observe(grids)
-        weights = [_Weights(name, module.get_submodule(name), scheme) for name in prepared.layers]
+        scales = {name: grids[at].scale.double() for name, at in prepared.inputs.items()}
+        parameters = [
+            LayerParameters(name, module.get_submodule(name), scheme, scales.get(name))
+            for name in prepared.layers
+        ]
         description = Description(
             activation_bits=bits,
             engine=None,
@@ -203,9 +207,7 @@ class Simulated(Backend):
             quantized=prepared.layers,
             left_float=prepared.left_float,
         )
-        made = SimulatedNetwork(module, weights, grids, description)
-        made.reads = {n: grids[i] for n, i in prepared.reads.items()}
-        return made
+        return SimulatedNetwork(module, parameters, grids, description)
 
     def describe(self, converted: SimulatedNetwork) -> Description:
         """Which layers compute with w' in place of w."""
@@ -223,30 +225,6 @@ def check(scheme: Scheme) -> None:
         raise NotQuantizableError(
             f"the backend 'simulated' has no engine {scheme.engine!r}; it has none"
         )
-
-
-class _Weights(nn.Module):
-    """Both weights of a layer, of which it uses one."""
-
-    def __init__(self, name: str, layer: nn.Module, scheme: Scheme):
-        super().__init__()
-        self.name = name
-        self.quantized = False
-        w: Any = layer.weight
-        axis = int(isinstance(layer, TRANSPOSED)) if scheme.granularity == "channel" else None
-        made = quantize_clipped(
-            w, clip=scheme.clip, kind=scheme.kind, bits=scheme.weight_bits, axis=axis
-        )
-        # The same layout in memory, for which the same kernel is chosen.
-        self.register_buffer("exact", w.detach().clone())
-        self.register_buffer("rounded", torch.empty_like(w).copy_(made.values))
-
-    exact: Tensor
-    rounded: Tensor
-
-    def use(self, layer: Any, *, quantized: bool) -> None:
-        self.quantized = quantized
-        layer.weight = nn.Parameter(self.rounded if quantized else self.exact, requires_grad=False)
 
 
 class _Floats(fx.Interpreter):
@@ -275,21 +253,8 @@ def _floats(module: nn.Module, graph: fx.Graph, images: Tensor) -> set[fx.Node]:
     return interpreter.found
 
 
-def _with_plain_weights(network: nn.Module) -> nn.Module:
-    """``network`` with weights that are pruned or parametrized as they are at inference."""
-    for module in network.modules():
-        if not isinstance(module, LAYERS):
-            continue
-        if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight")
-        if prune.is_pruned(module):
-            with contextlib.suppress(ValueError):  # its bias alone
-                prune.remove(module, "weight")
-    return network
-
-
 def _use_first_names(graph: fx.Graph, network: nn.Module) -> None:
-    """Call modules by the first of their names, as everything else does; torch.fx takes the last."""
+    """Call modules by the first of their names, as everyone does but torch.fx (the last)."""
     names = {module: name for name, module in network.named_modules()}
     for node in graph.nodes:
         if node.op == "call_module":
@@ -302,7 +267,9 @@ def _free_name(name: str, module: nn.Module) -> str:
     return name
 
 
-def _checked(names: Names, known: Names) -> Names:
+def _chosen(names: Names | None, known: Names) -> Names:
+    if names is None:
+        return known
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"the quantized network has no {unknown[0]!r}")

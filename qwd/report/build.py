@@ -70,8 +70,8 @@ def build(subject: Subject, options: Options) -> ModelReport:
         deployed = verified(deploy(subject.model), subject.model, subject.data)
         warnings += deployed.warnings
         warnings += [
-            f"{name}: {int(constant.sum())} channels have no variance; folding makes their weights, "
-            "which have no effect, the largest of the tensor"
+            f"{name}: {int(constant.sum())} channels have no variance: folding makes their "
+            "weights, which have no effect, the largest of the tensor"
             for name, constant in constant_channels(subject.model).items()
         ]
         folded = deployed_figures(deployed)

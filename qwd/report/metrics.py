@@ -26,9 +26,7 @@ Unit = Literal["fraction", "pp", "dB", "count", "number"]
 _UNITS: dict[str, Unit] = {
     **dict.fromkeys(("float_accuracy", "int8_accuracy", "accuracy", "flip_rate"), "fraction"),
     **dict.fromkeys(("parameters", "flip_n", "quantized_ops"), "count"),
-    **dict.fromkeys(
-        ("sqnr_db", "folded_sqnr_db", "training_sqnr_db", "converted_sqnr_db"), "dB"
-    ),
+    **dict.fromkeys(("sqnr_db", "folded_sqnr_db", "training_sqnr_db", "converted_sqnr_db"), "dB"),
     "drop_pp": "pp",
 }
 

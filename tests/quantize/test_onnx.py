@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -126,6 +128,31 @@ def test_integer_kernels_compute_what_the_model_says(kind) -> None:
     assert apart.max() < 1.01
     assert (apart > 0.5).float().mean() < 0.02
     assert torch.equal(found, network(images))
+
+
+BARE = """
+import sys
+for name in ("torch", "onnx", "onnxscript", "qwd"):
+    sys.modules[name] = None
+import numpy as np
+import onnxruntime
+session = onnxruntime.InferenceSession("network.onnx")
+known = np.load("known.npz")
+(found,) = session.run(None, {session.get_inputs()[0].name: known["images"]})
+assert np.array_equal(found, known["logits"]), abs(found - known["logits"]).max()
+print("equal")
+"""
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_the_model_runs_with_onnxruntime_and_numpy_alone(granularity, tmp_path) -> None:
+    network, images = made(on_onnx("affine", granularity)), batches()[1][:5]
+    (tmp_path / "network.onnx").write_bytes(network.converted.model_bytes)
+    np.savez(tmp_path / "known.npz", images=images.numpy(), logits=network(images).numpy())
+    run = subprocess.run(
+        [sys.executable, "-c", BARE], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert run.stdout == "equal\n", run.stderr
 
 
 def test_copies_hold_the_model_alone() -> None:

@@ -5,6 +5,7 @@ import sys
 import warnings
 
 import pytest
+import torch
 
 from qwd.quantize.quiet import quiet
 
@@ -47,3 +48,12 @@ def test_a_root_logger_without_handlers_gets_none(monkeypatch) -> None:
     with quiet():
         logging.warning("would install a handler on stderr")
     assert root.handlers == []
+
+
+def test_random_numbers_are_those_that_would_have_come() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    with quiet():
+        torch.rand(5)
+    assert torch.equal(torch.rand(3), expected)

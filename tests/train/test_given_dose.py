@@ -16,7 +16,8 @@ IMAGES = 39 * 32
 
 
 def trained(folder: Path, watcher: Watcher | None = None, **settings: Any) -> Run:
-    config = TrainConfig(**{"threads": 1, "epochs": 3} | settings)
+    given: dict[str, Any] = {"threads": 1, "epochs": 3, **settings}
+    config = TrainConfig(**given)
     return train(config, out=folder, watcher=watcher, resume=folder.exists())
 
 
