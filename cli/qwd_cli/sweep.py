@@ -1,0 +1,115 @@
+"""`qwd sweep`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qwd import layers, parsing
+from qwd.errors import UsageError
+from qwd.registry import EXECUTORS
+from qwd.setting import checked
+from qwd_cli.options import given, setting_options
+
+
+@click.command("sweep")
+@click.option(
+    "--wd",
+    metavar="GRID",
+    help="decays: 0,1e-5,1e-4 or 2^-20..2^-6 (powers of two), 1e-5..1e-2 (of ten), "
+    "1e-6..1e-2:9 (nine values), 1e-5..1e-3:x3 (times three)  [1e-5,1e-4]",
+)
+@click.option("--seeds", metavar="N", help="a count, 0 to N-1, or a list as 0,3,8..15  [8]")
+@click.option("--name", metavar="NAME", help="the folder sweeps/NAME  [MODEL-DATA]")
+@click.option("--out", metavar="DIR", help="the sweep's own folder, in place of --name")
+@click.option("--resume", is_flag=True, help="go on with the sweep in its folder, or extend it")
+@click.option("--cell", "cells", multiple=True, metavar="ID", help="train it again (repeatable)")
+@click.option("--dry-run", is_flag=True, help="print cells, doses and a time estimate; no more")
+@click.option(
+    "--executor", metavar="NAME", default="auto", help="`qwd list executors`, or auto  [auto]"
+)
+@click.option("--jobs", metavar="N", help="cells computed at once; default: one per core")
+@click.option("--reference", metavar="WD", help="compare with it; default: the least above 0")
+@click.option("--placebo", is_flag=True, help="add arms without effect: how often is one claimed?")
+@click.option(
+    "--scheme", "scheme", multiple=True, metavar="NAME", help="report it (repeatable)  [all]"
+)
+@click.option(
+    "--backend", "backend", multiple=True, metavar="NAME[:ENGINE]", help="runs schemes (repeatable)"
+)
+@click.option("--calibration-n", metavar="N", help="calibration images  [512]")
+@click.option(
+    "--bits", metavar="LIST", help="widths of the weights: reported, or with --qat trained for  [8]"
+)
+@setting_options(without=("wd", "seed", "bits"))
+@click.option("--config", "config_file", metavar="FILE", help="settings from a YAML file")
+@click.option("--print-config", is_flag=True, help="print the grid as YAML and stop")
+def command(
+    name: str | None,
+    out: str | None,
+    resume: bool,
+    cells: tuple[str, ...],
+    dry_run: bool,
+    executor: str,
+    jobs: str | None,
+    placebo: bool,
+    config_file: str | None,
+    print_config: bool,
+    **options: Any,
+) -> None:
+    """Train a grid of decays and seeds, report every cell, and give a verdict.
+
+    Every setting that is a number or a word may be a list, numbers also a range as in --wd: --lr
+    0.05,0.1 --model mlp,small_cnn --batch-size 16..128. All combinations are trained, those of one
+    seed with the same initialization, data order and augmentation. After --from SWEEP each cell
+    starts from the cell of the same settings and seed.
+    """
+    from qwd.sweep import read
+
+    if executor != "auto":
+        checked("--executor", parsing.name_in(EXECUTORS), executor)
+    read_jobs = checked("--jobs", parsing.optional(parsing.integer(least=1, most=4096)), jobs)
+    file = layers.load_yaml(config_file) if config_file else {}
+    asked = read(given({**options, "placebo": placebo or None}), os.environ, file)
+    folder = _folder(name, out)
+
+    from qwd.sweep.opening import open_sweep
+    from qwd.sweep.reading import begin
+    from qwd.sweep.session import sweep
+    from qwd_cli.sweep_progress import SweepProgress, show_plan, show_sweep
+
+    progress = SweepProgress()
+    if print_config:
+        resumed = open_sweep(asked, folder, resume).design if resume else begin(asked)
+        click.echo(resumed.to_yaml(), nl=False)
+    elif dry_run:
+        opened = open_sweep(asked, folder, resume, progress.note)
+
+        from qwd.sweep.planning import planned
+
+        show_plan(planned(opened, executor, read_jobs))
+    else:
+        done = sweep(
+            asked,
+            out=folder,
+            resume=resume,
+            executor=executor,
+            jobs=read_jobs,
+            only=cells,
+            watcher=progress,
+        )
+        show_sweep(done)
+        done.check()
+
+
+def _folder(name: str | None, out: str | None) -> Path | None:
+    from qwd.sweep.layout import SWEEPS, safe
+
+    if name is not None and out is not None:
+        raise UsageError(f"--name {name} and --out {out}: give one of them")
+    if name is not None and (name != safe(name) or not name.strip(".")):
+        raise UsageError(f"--name {name!r}: expected letters, digits, dots and dashes")
+    if out is not None and not out.strip():
+        raise UsageError("--out '': expected a folder")
+    return SWEEPS / name if name else Path(out) if out else None

@@ -1,0 +1,141 @@
+"""How a sweep looks in a terminal: a line per finished cell, then tables and the verdict."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qwd.report.render import numbers
+from qwd.report.render.blocks import Block, Heading, Note, Table
+from qwd.report.render.side_by_side import LABELS
+from qwd.report.render.text import render, show
+from qwd.report.verdict.figures import Verdict
+from qwd.report.verdict.words import with_interval
+from qwd.setting import short
+from qwd.sweep.executor import Outcome
+from qwd.sweep.session import Sweep, Watcher
+
+if TYPE_CHECKING:
+    from qwd.sweep.planning import Plan
+
+
+class SweepProgress(Watcher):
+    """Writes progress to stderr."""
+
+    def begins(self, folder: Path, cells: int, left: int, executor: str, jobs: int) -> None:
+        done = f", {cells - left} of them finished" if left < cells else ""
+        at_once = f"; {executor}, {jobs} at once" if left else ""
+        click.echo(f"{folder}: {cells} cells{done}{at_once}", err=True)
+
+    def ended(self, outcome: Outcome, done: int, of: int, seconds_left: float | None) -> None:
+        if outcome.status == "done":
+            text = (
+                f"float {numbers.percent(outcome.float_accuracy)}, "
+                f"int8 {numbers.percent(outcome.int8_accuracy)}"
+            )
+        else:
+            text = {
+                "busy": "computed by another process",
+                "diverged": f"diverged: {outcome.error}",
+            }.get(outcome.status, f"failed: {outcome.error}")
+        left = f"; about {duration(seconds_left)} left" if done < of and seconds_left else ""
+        click.echo(f"[{done}/{of}] {outcome.cell}: {text}{left}", err=True)
+
+    def note(self, text: str) -> None:
+        click.echo(f"qwd: note: {text}", err=True)
+
+
+def show_plan(plan: "Plan") -> None:
+    """Print the cells, their doses and how long they take."""
+    rows = []
+    for cell in plan.cells:
+        found = plan.found[cell.id]
+        state = "diverged" if found.diverged else "finished" if found.model else "to do"
+        if state == "to do" and found.begun:
+            state = "begun"
+        dose = numbers.digits(plan.doses[cell.id], 3)
+        rows.append((cell.id, numbers.decay(cell.config.coefficient), dose, cell.role or "", state))
+    columns = ["cell", "wd", "dose", "arm", "state"]
+    if all(not cell.role for cell in plan.cells):
+        columns.remove("arm")
+        rows = [(*row[:3], row[4]) for row in rows]
+    blocks: list[Block] = [
+        Heading(str(plan.folder)),
+        Table(header=tuple(columns), words=("arm", "state"), rows=tuple(rows)),
+    ]
+    if plan.estimate is None:
+        blocks.append(Note("Nothing is left to do."))
+    if plan.warning:
+        blocks.append(Note(plan.warning, "warning"))
+    if plan.estimate is not None:
+        steps = ", ".join(f"{m} {1000 * s:.3g} ms" for m, s in plan.estimate.steps.items())
+        blocks.append(
+            Note(
+                f"{len(plan.left)} trainings, about {duration(plan.seconds)}: steps measured here "
+                f"({steps}), {plan.executor} with {plan.jobs} cells at once that do not slow each "
+                "other down; without reports and starting."
+            )
+        )
+    click.echo(show(blocks), nl=False)
+
+
+def show_sweep(done: Sweep) -> None:
+    """Print what failed, the placebo, and the report with its verdict, which stands last."""
+    if done.elsewhere:
+        click.echo(
+            f"{len(done.elsewhere)} cells are left to another process, which reports at its end: "
+            f"{numbers.listed(done.elsewhere)}",
+            err=True,
+        )
+    blocks: list[Block] = []
+    errors = {**done.diverged, **{o.cell: o.error or "" for o in done.failed}}
+    if errors:
+        kinds = [("diverged" if cell in done.diverged else "failed") for cell in errors]
+        rows = zip(errors, kinds, errors.values(), strict=True)
+        blocks += [
+            Heading("Cells without a result"),
+            Table(header=("cell", "", "error"), words=("", "error"), rows=tuple(rows)),
+        ]
+    if done.placebo and done.placebo.verdict:
+        blocks += _placebo(done.placebo.verdict)
+    if blocks:
+        click.echo(show(blocks, colour=sys.stdout.isatty()))
+    if done.report:
+        click.echo(render(done.report, colour=sys.stdout.isatty()), nl=False)
+
+
+def _placebo(verdict: Verdict) -> list[Block]:
+    """What the verdict says of arms that differ by chance alone."""
+    from qwd.sweep.placebo import alarms
+
+    claimed, looked_at = alarms(verdict)
+    rows = [
+        (
+            setting.name,
+            LABELS.get(change.metric, change.metric),
+            change.phrase or numbers.NONE,
+            with_interval(change.mean, change.low, change.high, change.unit),
+        )
+        for setting in verdict.settings
+        for contrast in setting.contrasts
+        for change in contrast.changes
+        if change.primary
+    ]
+    return [
+        Heading("Placebo"),
+        Table(
+            header=("arm", "figure", "verdict", "change, 95 % interval"),
+            keys=2,
+            words=("figure", "verdict"),
+            rows=tuple(rows),
+        ),
+        Note(f"{claimed} of {looked_at} differences claimed where there is none but chance."),
+    ]
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{short(round(seconds / 3600, 1))} h"
