@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from qwd.config import TrainConfig
     from qwd.report.compare import compare_files as compare
     from qwd.report.entry import report
+    from qwd.sweep.session import sweep
     from qwd.train.session import train
 
-__all__ = ["TrainConfig", "compare", "decay", "export", "report", "train"]
+__all__ = ["TrainConfig", "compare", "decay", "export", "report", "sweep", "train"]
 
 _ATTRIBUTES = {
     "TrainConfig": ("qwd.config", "TrainConfig"),

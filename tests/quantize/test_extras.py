@@ -72,6 +72,18 @@ def test_a_missing_package_is_named_with_the_install_command(package, extra, tmp
     assert line.endswith(f" is not installed: pip install 'qwd[{extra}]'")
 
 
+def test_a_torchao_of_another_torch_is_named_with_the_upgrade(tmp_path) -> None:
+    package = tmp_path / "torchao"
+    package.mkdir()
+    (package / "__init__.py").write_text("import torch; torch.no_such_part")
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + WITHOUT.format(package="none")
+    run = python(script, cwd=tmp_path)
+    assert run.stderr == ""
+    (line,) = run.stdout.splitlines()
+    assert line.startswith("pt2e 2 torchao ")
+    assert line.endswith(": pip install --upgrade 'qwd[pt2e]'")
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory) -> Path:
     """A network trained on the digits for one epoch."""

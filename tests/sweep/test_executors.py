@@ -1,5 +1,6 @@
 """The contract of every registered executor: the cells of `qwd.train`, whatever goes wrong."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -119,12 +120,13 @@ def test_one_that_fails_does_not_stop_the_others(name: str, tmp_path: Path) -> N
 
 def test_what_is_stopped_halfway_goes_on_to_the_same_weights(name: str, tmp_path: Path) -> None:
     executor = EXECUTORS.get(name)()
-    first, *_ = long = tasks(tmp_path / "a", wd="0,1e-2", seeds=1, epochs=15)
+    first, *_ = long = tasks(tmp_path / "a", wd="0,1e-2", seeds=1, epochs=30)
     (short,) = tasks(tmp_path / "a", wd=1, seeds=1)
     running = executor.run([short, *long], 1)
     assert next(running).cell == short.cell
     while not (first.folder / CHECKPOINT).is_file():  # the next cell is in its first epochs
         assert not is_finished(first.folder)
+        time.sleep(0.01)
     running.close()  # type: ignore[attr-defined]
     with sole_user(first.claim):  # nobody is at it any more
         assert not is_finished(first.folder)
