@@ -23,6 +23,9 @@ from qwd.quantize.saturation import saturating_layers
 from qwd.quantize.schemes import AO_DEFAULT, INTEGER_KINDS, Scheme
 from qwd.quantize.torch_ao import MinMaxObserver, PerChannelMinMaxObserver, running_on
 
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Left in float: torch's x86 kernels for them return other numbers at every call."""
+
 NO_FLOOR = torch.finfo(torch.float32).tiny
 """The smallest scale: torch's observers would floor it at 1.19e-7."""
 
@@ -69,6 +72,8 @@ class TorchAO(Backend):
             else:
                 config = qconfig(scheme, reduce_range=narrow)
                 mapping = torch_ao.QConfigMapping().set_global(config)
+            for kind in TRANSPOSED:
+                mapping.set_object_type(kind, None)
             try:
                 plain = ao_graph.rewired(
                     copy.deepcopy(network).eval(), averages_in_float=not _is_torchs_own(scheme)
@@ -100,7 +105,8 @@ class TorchAO(Backend):
         scales = ao_graph.input_scales(prepared.module)
         converted = replace(prepared, module=converted_by_torch(prepared.module, prepared.engine))
         if own:
-            _store_own_codes(converted.module, prepared.network, prepared.scheme, scales)
+            with running_on(prepared.engine):  # weights are packed anew, for one engine
+                _store_own_codes(converted.module, prepared.network, prepared.scheme, scales)
         return converted
 
     def describe(self, converted: Observed) -> Description:
@@ -146,6 +152,9 @@ def engine_for(network: nn.Module, scheme: Scheme) -> tuple[str, bool, list[str]
     """
     built = torch.backends.quantized.supported_engines
     takes = [e for e in torch_ao.ENGINES if e != "onednn" or scheme.kind == "symmetric"]
+    if any(isinstance(module, nn.Hardtanh) for module in network.modules()):
+        # Its clamps (ReLU6 is one) are wrong on tensors in channels_last.
+        takes.remove("qnnpack")
     asked = [scheme.engine] if scheme.engine else takes
     engines = [engine for engine in asked if engine in built]
     if not engines:
@@ -193,6 +202,8 @@ def converted_by_torch(prepared: Any, engine: str) -> Any:
 
 def refusal(error: Exception) -> NotQuantizableError:
     """A user's network may break tracing or conversion in any way; the reason is reported."""
+    if isinstance(error, NotQuantizableError):
+        return error
     return NotQuantizableError(f"torch.ao cannot quantize this network: {reason(error)}")
 
 

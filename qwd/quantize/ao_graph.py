@@ -6,12 +6,15 @@ second grid over values that were only moved.
 """
 
 import operator
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+
+from qwd.quantize.backend import LAYERS, NotQuantizableError
 
 POOLS = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
@@ -45,9 +48,17 @@ class Average(nn.Module):
 def rewired(network: nn.Module, *, averages_in_float: bool) -> nn.Module:
     """The graph of ``network`` without identities, its averages left in float where that is asked.
 
-    Its modules are those of ``network``, under their names. Raises what tracing by torch.fx raises.
+    Its modules are those of ``network``, under their names. Raises what tracing by torch.fx raises,
+    and NotQuantizableError for a layer that is called several times.
     """
     graph = fx.Tracer().trace(network)
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    shared = [n for n in calls if calls[n] > 1 and isinstance(network.get_submodule(n), LAYERS)]
+    if shared:
+        raise NotQuantizableError(
+            f"{', '.join(map(str, shared))} is called several times, and torch.ao has one scale "
+            "and one fused ReLU for all calls; use a layer for each call"
+        )
     changed = fx.GraphModule(network, graph)
     for index, node in enumerate(list(graph.nodes)):
         if node.op == "call_module" and type(network.get_submodule(node.target)) is nn.Identity:

@@ -164,7 +164,8 @@ def convert(prepared: Any, scheme: Scheme) -> Converted:
         # torch rounds the weights anew, and not to fewer than 8 bits.
         grid = _own(grids[name])
         scale, zero_point = grid.scale, grid.zero_point
-        store_weight(packed, at_last[name], scale, zero_point, grid.axis, packed.bias())
+        with torch_ao.running_on(engine):  # packed anew, for one engine
+            store_weight(packed, at_last[name], scale, zero_point, grid.axis, packed.bias())
     made = Observed(module, trained, scheme, engine, 7 if narrow else 8, OBSERVER, notes)
     return Converted(
         network=described(TorchAO(), made, scheme),

@@ -142,6 +142,54 @@ def test_an_unquantizable_layer_is_named() -> None:
     assert found.left_float == ("1",)
 
 
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.shared = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.shared(torch.relu(self.shared(self.first(x))))
+
+
+def test_a_layer_that_is_called_twice_is_refused_by_name() -> None:
+    """torch.ao would apply the ReLU behind its first call to the second one, too."""
+    with pytest.raises(NotQuantizableError, match="shared is called several times"):
+        quantized(Twice().eval(), AO_STATIC, batches())
+
+
+@pytest.mark.parametrize("scheme", [AO_STATIC, AO_DEFAULT, replace(AO_STATIC, engine="qnnpack")])
+def test_transposed_convolutions_stay_in_float(scheme: Scheme) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, 2)).eval()
+    made = quantized(network, scheme, batches())
+    assert made.description.left_float == ("2",)
+    with torch.no_grad():
+        expected, found = network(batches()[0]), made(batches()[0])
+        assert torch.equal(found, made(batches()[0]))
+    assert (found - expected).square().mean() < 0.01 * expected.square().mean()
+
+
+def test_weights_are_packed_for_the_engine_that_runs() -> None:
+    """Large weights in a depthwise layer, on the one engine that never loses their sums."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, groups=64, padding=1)).eval()
+    with torch.no_grad():
+        for layer in network:
+            layer.weight.uniform_(0.5, 1)  # type: ignore[union-attr, operator]
+    images = [torch.rand(8, 3, 16, 16)]
+    made = quantized(network, replace(AO_STATIC, engine="qnnpack"), images)
+    with torch.no_grad():
+        expected, found = network(images[0]), made(images[0])
+    assert (found - expected).square().mean() < 1e-3 * expected.square().mean()
+
+
+def test_relu6_never_falls_to_an_engine_that_clamps_it_wrongly() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, groups=64), nn.ReLU6())
+    assert quantized(network.eval(), AO_STATIC, batches()).description.engine != "qnnpack"
+
+
 def test_a_network_with_control_flow_is_refused_with_the_reason() -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:
