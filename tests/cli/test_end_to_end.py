@@ -123,7 +123,7 @@ def test_the_report_has_every_figure_and_prints_both_sides(runs: Path) -> None:
     for model in report.models:
         assert set(model.schemes) == {
             *("minmax-tensor", "affine-tensor", "affine-channel", "ao-static", "ao-default"),
-            *("minmax-tensor-w4", "affine-tensor-w4", "affine-channel-w4"),
+            *("minmax-tensor-w4", "affine-tensor-w4", "affine-channel-w4", "affine-tensor-w4-a8"),
         }
         assert model.schemes["ao-static"].left_float == ()
         assert model.schemes["ao-static"].quantized_ops == 4
