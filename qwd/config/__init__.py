@@ -11,6 +11,7 @@ from qwd.config.quantization import QuantizationSettings
 from qwd.config.train import TrainConfig, fields
 
 __all__ = [
+    "COURSE_SETTINGS",
     "DECAY_SETTINGS",
     "MACHINE_SETTINGS",
     "QUANTIZATION_SETTINGS",
@@ -26,3 +27,11 @@ DECAY_SETTINGS = tuple(field.name for field in dataclasses.fields(DecaySettings)
 
 QUANTIZATION_SETTINGS = tuple(field.name for field in dataclasses.fields(QuantizationSettings))
 """What is said of a quantization-aware training, and of the run it starts from."""
+
+COURSE_SETTINGS = (
+    *MACHINE_SETTINGS,
+    *("epochs", "early_stop", "warmup", "lr", "lr_schedule", "lr_min", "lr_every", "lr_step"),
+    *("lr_gamma", "lr_rate", "lr_power", "lr_patience", "lr_peak_at"),
+    *("wd_schedule", "wd_end", "wd_at", "wd_until", "from_", "qat", "amp"),
+)
+"""Settings of the length and the course of a training, which another one does not take over."""

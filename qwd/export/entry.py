@@ -22,9 +22,15 @@ from qwd.export.target import target
 from qwd.files import write_atomically
 from qwd.quantize.backend import NotQuantizableError, QuantizedNetwork, quantize
 from qwd.quantize.folding import Deployed, deploy
-from qwd.quantize.schemes import Scheme
+from qwd.quantize.schemes import AO_DEFAULT, Scheme
 from qwd.registry import resolve
-from qwd.report.build import CALIBRATION_N, calibration_batches, verified
+from qwd.report.accuracies import (
+    CALIBRATION_N,
+    SAME_CLASS,
+    calibration_batches,
+    disagreement,
+)
+from qwd.report.build import verified
 from qwd.report.function import finite
 from qwd.report.subject import Subject, Subjects
 from qwd.setting import checked
@@ -54,7 +60,8 @@ def export(
     the format's own), put into the format, read back from those bytes alone and run on the test
     split. The accuracy found has to be within 0.1 pp of the report's: that in the run's
     ``report.json`` where the scheme is in it, else the one that the report's own code finds now. A
-    quantization-aware run is written to ONNX with the grids that it was trained with.
+    quantization-aware run is written to ONNX with the grids that it was trained with; its report is
+    of torch.ao's kernels, from which the file may be one image apart.
 
     ``path`` is a run folder, or a checkpoint whose ``model`` and ``data`` are in ``given``, as
     `qwd.report` takes them, together with ``key``. ``format`` is onnx, pt2 or safetensors; ``out``
@@ -99,6 +106,7 @@ def export(
             float_accuracy=accuracy(in_float, labels),
             measured=accuracy(theirs, labels),
             usual_calibration=wanted.activation_bits is None or calibration_n == CALIBRATION_N,
+            same_runtime=reported is made,
         )
         program = kind(made, network, wanted, calibration[0])
         facts = metadata(
@@ -120,6 +128,7 @@ def export(
         read_back = accuracy(outputs, labels)
         for figure in (facts["accuracy"], accuracy(theirs, labels)):
             replace(promised, accuracy=figure, source="measured now").check(read_back)
+        agreement = with_ao(network, wanted, calibration, data, outputs)
         exported = Exported(
             path=str(file),
             format=into.name,
@@ -133,12 +142,12 @@ def export(
             accuracy=read_back,
             difference_pp=promised.check(read_back),
             agree_n=same_class(outputs, theirs),
-            ao=with_ao(network, wanted, calibration, data, outputs),
+            ao=agreement,
             bytes=len(content),
             float_bytes=len(program.float_content()),
             sha256=hashlib.sha256(content).hexdigest(),
             metadata=facts,
-            warnings=tuple(notes(subject, deployed, made, promised)),
+            warnings=tuple(notes(subject, deployed, made, promised, agreement)),
         )
         _write(file, content)
         if not batch_sizes:
@@ -172,13 +181,20 @@ def outputs_of(made: QuantizedNetwork, data: Data, device: torch.device) -> Tens
 
 
 def notes(
-    subject: Subject, deployed: Deployed, made: QuantizedNetwork, promised: Promise
+    subject: Subject,
+    deployed: Deployed,
+    made: QuantizedNetwork,
+    promised: Promise,
+    ao: Agreement | None,
 ) -> Iterator[str]:
     """What a reader of the figures has to know."""
     assert subject.data is not None
     yield from (*subject.data.notes, *deployed.warnings, *made.description.warnings)
     if promised.note is not None:
         yield promised.note
+    share = ao.n / len(subject.data.test) if ao is not None else 1
+    if ao is not None and ao.scheme != AO_DEFAULT.name and share < SAME_CLASS:
+        yield disagreement(promised.scheme, ao.scheme, share)
     if subject.twin is not None and not promised.scheme.endswith("-qat"):
         yield (
             "the run was quantization-aware, and this file is not: its float weights were "

@@ -1,7 +1,7 @@
 """Where an exported file goes, and which files it may replace."""
 
 import mmap
-import os
+import tempfile
 from pathlib import Path
 
 from qwd.errors import StorageError, UsageError
@@ -26,8 +26,12 @@ def target(source: Path, format: Format, scheme: Scheme, out: str | Path | None)
     if path.exists() and not is_export(path):
         raise UsageError(f"{path} exists and is no file of `qwd export`: choose another --out")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise StorageError(f"cannot write {path}: {folder} is no folder that can be written to")
+    try:
+        # Permissions alone do not tell of file systems that take nothing.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     return path
 
 

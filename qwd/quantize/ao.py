@@ -13,18 +13,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from qwd.errors import reason
 from qwd.quantize import ao_graph, torch_ao
+from qwd.quantize.ao_engines import check, engine_for, is_torchs_own
 from qwd.quantize.arithmetic import code_range, quantize
-from qwd.quantize.backend import LAYERS, Backend, Description, NotQuantizableError
+from qwd.quantize.backend import Backend, Description, NotQuantizableError
 from qwd.quantize.floors import floor_warning
-from qwd.quantize.saturation import saturating_layers
-from qwd.quantize.schemes import AO_DEFAULT, INTEGER_KINDS, Scheme
+from qwd.quantize.parameter_names import left_float
+from qwd.quantize.schemes import Scheme
 from qwd.quantize.torch_ao import MinMaxObserver, PerChannelMinMaxObserver, running_on
 
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-"""Left in float: torch's x86 kernels for them return other numbers at every call."""
+LEFT_IN_FLOAT = (
+    # torch's x86 kernels for them return other numbers at every call.
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
+    # A weight outside of a layer has no place for qwd's codes, and some calls break torch.ao.
+    *(F.conv1d, F.conv2d, F.conv3d, F.linear),
+)
+"""Layers and functions with weights that no integer kernel is asked for."""
 
 NO_FLOOR = torch.finfo(torch.float32).tiny
 """The smallest scale: torch's observers would floor it at 1.19e-7."""
@@ -59,12 +67,15 @@ class Observed:
 class TorchAO(Backend):
     """torch.ao FX static quantization: int8 kernels on the CPU (x86, fbgemm, qnnpack, onednn)."""
 
+    def check(self, scheme: Scheme) -> None:
+        """See `qwd.quantize.backend.Backend`."""
+        check(scheme)
+
     def prepare(self, network: nn.Module, scheme: Scheme, example: Tensor) -> Observed:
         """Insert observers; see `qwd.quantize.backend.Backend`."""
-        check(scheme)
         engine, narrow, notes = engine_for(network, scheme)
         with running_on(engine):
-            if _is_torchs_own(scheme):
+            if is_torchs_own(scheme):
                 mapping = torch_ao.get_default_qconfig_mapping(engine)
                 narrow = _reduces_range(mapping)
                 floor = floor_warning(network, scheme, _floor(mapping), "torch's observer")
@@ -72,11 +83,10 @@ class TorchAO(Backend):
             else:
                 config = qconfig(scheme, reduce_range=narrow)
                 mapping = torch_ao.QConfigMapping().set_global(config)
-            for kind in TRANSPOSED:
-                mapping.set_object_type(kind, None)
+            leave_in_float(mapping)
             try:
                 plain = ao_graph.rewired(
-                    copy.deepcopy(network).eval(), averages_in_float=not _is_torchs_own(scheme)
+                    copy.deepcopy(network).eval(), averages_in_float=not is_torchs_own(scheme)
                 )
                 module = torch_ao.prepare_fx(
                     plain,
@@ -99,7 +109,7 @@ class TorchAO(Backend):
 
     def convert(self, prepared: Observed) -> Observed:
         """To int8 kernels; see `qwd.quantize.backend.Backend`."""
-        own = not _is_torchs_own(prepared.scheme)
+        own = not is_torchs_own(prepared.scheme)
         if own:
             ao_graph.share_ranges_of_moved_values(prepared.module)
         scales = ao_graph.input_scales(prepared.module)
@@ -111,70 +121,15 @@ class TorchAO(Backend):
 
     def describe(self, converted: Observed) -> Description:
         """Which layers became integer kernels."""
-        layers = {n for n, m in converted.network.named_modules() if isinstance(m, LAYERS)}
-        quantized = {n for n, _ in quantized_layers(converted.module)}
+        quantized = [name for name, _ in quantized_layers(converted.module)]
         return Description(
             activation_bits=converted.activation_bits,
             engine=converted.engine,
             observer=converted.observer,
             quantized=tuple(sorted(quantized)),
-            left_float=tuple(sorted(layers - quantized)),
+            left_float=tuple(left_float(converted.network, quantized)),
             warnings=tuple(converted.warnings),
         )
-
-
-def check(scheme: Scheme) -> None:
-    """NotQuantizableError where torch.ao has no kernels for a scheme."""
-    if scheme.activation_bits != 8:
-        found = f"{scheme.activation_bits} bits" if scheme.activation_bits else "float"
-        raise NotQuantizableError(f"torch.ao's kernels take 8-bit activations, not {found}")
-    if scheme.kind not in INTEGER_KINDS or scheme.clip != "none":
-        raise NotQuantizableError(
-            f"torch.ao runs {' and '.join(INTEGER_KINDS)} weights without clipping; "
-            f"{scheme.full_name} runs on the backend 'simulated'"
-        )
-    if scheme.engine is not None and scheme.engine not in torch_ao.ENGINES:
-        raise NotQuantizableError(
-            f"torch.ao has no engine {scheme.engine!r}; it has {', '.join(torch_ao.ENGINES)}"
-        )
-    if scheme.engine == "onednn" and scheme.kind == "affine":
-        raise NotQuantizableError(
-            "oneDNN takes symmetric weights only, whose zero point is 0; "
-            "affine ones run on x86, fbgemm and qnnpack"
-        )
-
-
-def engine_for(network: nn.Module, scheme: Scheme) -> tuple[str, bool, list[str]]:
-    """The engine, whether activations have to be cut to 7 bits on it, and what to say of that.
-
-    The scheme's own engine, or the first whose kernels hold all sums of this network's layers.
-    Raises NotQuantizableError where this build of torch has none.
-    """
-    built = torch.backends.quantized.supported_engines
-    takes = [e for e in torch_ao.ENGINES if e != "onednn" or scheme.kind == "symmetric"]
-    if any(isinstance(module, nn.Hardtanh) for module in network.modules()):
-        # Its clamps (ReLU6 is one) are wrong on tensors in channels_last.
-        takes.remove("qnnpack")
-    asked = [scheme.engine] if scheme.engine else takes
-    engines = [engine for engine in asked if engine in built]
-    if not engines:
-        raise NotQuantizableError(f"this build of torch has no engine {' or '.join(asked)}")
-    if _is_torchs_own(scheme):
-        return engines[0], False, []
-    lossy: dict[str, list[str]] = {}
-    for engine in engines:
-        with running_on(engine):
-            lossy[engine] = saturating_layers(
-                network, affine=scheme.kind == "affine", per_channel=scheme.granularity == "channel"
-            )
-    first = engines[0]
-    chosen = next((engine for engine in engines if not lossy[engine]), first)
-    if not lossy[first]:
-        return first, False, []
-    trouble = f"8-bit activations saturate in {first}'s kernels for {_some(lossy[first])}"
-    if chosen == first:
-        return first, True, [f"{scheme.name}: {trouble}, so activations were cut to 7 bits"]
-    return chosen, False, [f"{scheme.name}: {trouble}, so {chosen} computed"]
 
 
 def qconfig(scheme: Scheme, *, reduce_range: bool = False) -> Any:
@@ -189,6 +144,12 @@ def qconfig(scheme: Scheme, *, reduce_range: bool = False) -> Any:
             dtype=torch.qint8, qscheme=qscheme, quant_min=lowest, quant_max=highest, eps=NO_FLOOR
         ),
     )
+
+
+def leave_in_float(mapping: Any) -> None:
+    """Take what is ``LEFT_IN_FLOAT`` out of a QConfigMapping."""
+    for kind in LEFT_IN_FLOAT:
+        mapping.set_object_type(kind, None)
 
 
 def converted_by_torch(prepared: Any, engine: str) -> Any:
@@ -260,10 +221,6 @@ def store_weight(
         packed.set_weight_bias(weight, bias)
 
 
-def _is_torchs_own(scheme: Scheme) -> bool:
-    return replace(scheme, engine=None) == AO_DEFAULT
-
-
 def _reduces_range(mapping: Any) -> bool:
     return bool(getattr(mapping.global_qconfig.activation(), "reduce_range", False))
 
@@ -276,8 +233,3 @@ def _observers(mapping: Any) -> str:
     config = mapping.global_qconfig
     activation, weight = type(config.activation()).__name__, type(config.weight()).__name__
     return f"{activation} (activations), {weight} (weights)"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

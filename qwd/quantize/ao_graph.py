@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from qwd.graphs import UntraceableError, traced
 from qwd.quantize.backend import LAYERS, NotQuantizableError
 
 POOLS = (
@@ -28,6 +29,8 @@ AVERAGES = (
 
 MOVES = (operator.getitem, F.pad)
 """Functions that torch.ao computes in float and whose values, padding aside, were there before."""
+
+CLAMPS = (F.relu6, F.hardtanh, F.hardtanh_, torch.clamp, torch.clip, "clamp", "clamp_", "clip")
 
 LARGEST_BIAS = 2**30
 """of the codes of a bias: half of what 32 bits hold"""
@@ -87,6 +90,17 @@ def _average(network: nn.Module, node: fx.Node) -> Callable[..., Tensor] | None:
     return torch.mean if (node.op, target) == ("call_method", "mean") and plain else None
 
 
+def clamps(network: nn.Module) -> bool:
+    """Whether a network clamps values, as ReLU6 does; no, where it cannot be traced."""
+    if any(isinstance(module, nn.Hardtanh) for module in network.modules()):
+        return True
+    try:
+        graph = traced(network)
+    except UntraceableError:
+        return False
+    return any(node.op.startswith("call_") and node.target in CLAMPS for node in graph.nodes)
+
+
 def share_ranges_of_moved_values(observed: Any) -> None:
     """Give observers of values that were only moved the range of where they came from.
 
@@ -100,12 +114,20 @@ def share_ranges_of_moved_values(observed: Any) -> None:
         while source.op == "call_function" and source.target in MOVES:
             source = source.args[0]
         first = _observer(observed, source)
-        if first is not None and source is not node.args[0]:
+        # An observer with a fixed range, as of a sigmoid, has no extremes.
+        if (
+            source is not node.args[0]
+            and hasattr(first, "min_val")
+            and hasattr(observer, "min_val")
+        ):
             observer.min_val, observer.max_val = first.min_val.clone(), first.max_val.clone()
 
 
 def input_scales(observed: Any) -> dict[str, float]:
-    """The scale of what each module reads, where that is observed; by the module's name."""
+    """The scale of what each module reads, where that is observed; by the module's name.
+
+    ``observed`` has observers, or the fake quantization of a training.
+    """
     scales = {}
     for node in observed.graph.nodes:
         if node.op == "call_module" and node.args and isinstance(node.args[0], fx.Node):
@@ -134,4 +156,4 @@ def _observer(observed: Any, node: fx.Node) -> Any:
     if node.op != "call_module":
         return None
     module = observed.get_submodule(node.target)
-    return module if hasattr(module, "calculate_qparams") and hasattr(module, "min_val") else None
+    return module if hasattr(module, "calculate_qparams") else None

@@ -2,7 +2,8 @@
 
 A backend is an adapter with five steps, written for one library each and without knowledge of the
 others: prepare a copy that observes its activations, calibrate it on images, convert it to codes,
-describe what became of it, evaluate it. `quantize` takes a network through the first four.
+describe what became of it, evaluate it. Before them it says which schemes it has. `quantize` takes
+a network through the first four.
 """
 
 from abc import ABC, abstractmethod
@@ -51,12 +52,16 @@ class Backend(ABC):
     """where a converted network has to run; None: anywhere"""
 
     @abstractmethod
+    def check(self, scheme: Scheme) -> None:
+        """NotQuantizableError where no network whatever could be quantized by ``scheme`` here."""
+
+    @abstractmethod
     def prepare(self, network: nn.Module, scheme: Scheme, example: Tensor) -> Any:
         """A copy of ``network`` that observes what it computes.
 
         ``network`` is float32, on the CPU, deployed (BatchNorm folded) and in eval mode;
-        ``example`` is a batch of normalised images [N, C, H, W]. Raises NotQuantizableError where
-        the network or the scheme is beyond this backend.
+        ``example`` is a batch of normalised images [N, C, H, W]; ``scheme`` has passed `check`.
+        Raises NotQuantizableError where the network is beyond this backend.
         """
 
     def calibrate(self, prepared: Any, batches: Sequence[Tensor]) -> None:
@@ -100,6 +105,7 @@ def quantize(network: nn.Module, scheme: Scheme, calibration: Sequence[Tensor]) 
     VerificationError when nothing was quantized: float results under the name of a scheme.
     """
     backend: Backend = BACKENDS.get(scheme.backend)()
+    backend.check(scheme)
     prepared = backend.prepare(network, scheme, calibration[0])
     backend.calibrate(prepared, calibration)
     converted = backend.convert(prepared)

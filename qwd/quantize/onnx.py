@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qwd.errors import reason
+from qwd.errors import StorageError, reason
 from qwd.quantize import onnx_session
 from qwd.quantize.arithmetic import quantize
 from qwd.quantize.backend import Backend, Description, NotQuantizableError
@@ -50,7 +50,7 @@ from qwd.quantize.onnx_graph import (
     weight_uses,
 )
 from qwd.quantize.onnx_session import INPUT, OnnxNetwork
-from qwd.quantize.parameter_names import layers_of, layers_without, parameter_names
+from qwd.quantize.parameter_names import layers_of, left_float, parameter_names
 from qwd.quantize.quiet import quiet
 from qwd.quantize.schemes import INTEGER_KINDS, Scheme
 
@@ -99,9 +99,23 @@ class Weight:
 class OnnxRuntime(Backend):
     """ONNX Runtime static quantization (QDQ), integer kernels on the CPU."""
 
+    def check(self, scheme: Scheme) -> None:
+        """NotQuantizableError where a scheme is none that ONNX Runtime computes."""
+        if scheme.activation_bits != 8:
+            found = f"{scheme.activation_bits} bits" if scheme.activation_bits else "float"
+            raise NotQuantizableError(f"ONNX Runtime's kernels take 8-bit activations, not {found}")
+        if scheme.kind not in INTEGER_KINDS or scheme.clip != "none":
+            raise NotQuantizableError(
+                f"ONNX Runtime runs {' and '.join(INTEGER_KINDS)} weights without clipping; "
+                f"{scheme.full_name} runs on the backend 'simulated'"
+            )
+        if scheme.engine not in (None, "cpu"):
+            raise NotQuantizableError(
+                f"the backend 'onnx' has no engine {scheme.engine!r}; it has cpu"
+            )
+
     def prepare(self, network: nn.Module, scheme: Scheme, example: Tensor) -> Prepared:
         """Export the network to ONNX; see `qwd.quantize.backend.Backend`."""
-        check(scheme)
         return Prepared(exported(network, example), network, scheme, example)
 
     def calibrate(self, prepared: Prepared, batches: Sequence[Tensor]) -> None:
@@ -132,13 +146,13 @@ class OnnxRuntime(Backend):
                 f"{scheme.name}: the biases of {', '.join(layers_of(network, behind))} need more "
                 "than 32 bits beside such small weights: computed in float, with the codes' values"
             )
-        quantized = [n for name in stored for n in parameters[name] or [name]]
+        quantized = layers_of(network, [n for w in stored for n in parameters[w] or [w]])
         description = Description(
             activation_bits=7 if narrow else 8,
             engine=onnx_session.engine(),
             observer="MinMaxCalibrater (activations), min and max (weights)",
-            quantized=tuple(layers_of(network, quantized)),
-            left_float=tuple(layers_without(network, quantized)),
+            quantized=tuple(quantized),
+            left_float=tuple(left_float(network, quantized)),
             warnings=tuple(notes),
         )
         converted = Converted(model.SerializeToString(), description)
@@ -153,20 +167,6 @@ class OnnxRuntime(Backend):
     def describe(self, converted: Converted) -> Description:
         """What became of the network, as found in its model."""
         return converted.description
-
-
-def check(scheme: Scheme) -> None:
-    """NotQuantizableError where a scheme is none that ONNX Runtime computes."""
-    if scheme.activation_bits != 8:
-        found = f"{scheme.activation_bits} bits" if scheme.activation_bits else "float"
-        raise NotQuantizableError(f"ONNX Runtime's kernels take 8-bit activations, not {found}")
-    if scheme.kind not in INTEGER_KINDS or scheme.clip != "none":
-        raise NotQuantizableError(
-            f"ONNX Runtime runs {' and '.join(INTEGER_KINDS)} weights without clipping; "
-            f"{scheme.full_name} runs on the backend 'simulated'"
-        )
-    if scheme.engine not in (None, "cpu"):
-        raise NotQuantizableError(f"the backend 'onnx' has no engine {scheme.engine!r}; it has cpu")
 
 
 class _Images(CalibrationDataReader):
@@ -220,6 +220,11 @@ def _quantized(prepared: Prepared, weights: Mapping[str, Weight], narrow: bool) 
                 },
             )
             return onnx.load(target)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to the temporary folder {tempfile.gettempdir()}: "
+            f"{error.strerror or reason(error)}"
+        ) from error
     except Exception as error:
         raise NotQuantizableError(
             f"ONNX Runtime cannot quantize this network: {reason(error)}"

@@ -1,6 +1,6 @@
 """Which parameters and layers of a torch network the weights of another form of it are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from qwd.quantize.backend import LAYERS
-from qwd.quantize.folding import is_weight
+from qwd.quantize.folding import is_weight, weight_names
 
 
 def parameter_names(
@@ -37,23 +37,35 @@ def parameter_names(
 
 def layers_of(network: nn.Module, parameters: Sequence[str]) -> list[str]:
     """Names of the layers whose weights are ``parameters``, then those that are of no layer."""
-    weights = _layer_weights(network)
-    inside = [layer for weight, layer in weights.items() if weight in parameters]
-    return [*inside, *(name for name in parameters if name not in weights)]
+    layers = _layers(network)
+    inside = [layer for name, layer in layers.items() if name in parameters]
+    return [*dict.fromkeys(inside), *(name for name in parameters if name not in layers)]
 
 
-def layers_without(network: nn.Module, parameters: Sequence[str]) -> list[str]:
-    """Names of the layers whose weights are not among ``parameters``."""
-    weights = _layer_weights(network)
-    return [layer for weight, layer in weights.items() if weight not in parameters]
+def left_float(network: nn.Module, quantized: Collection[str]) -> list[str]:
+    """Names of the layers, and of the weights outside of layers, that are not ``quantized``.
+
+    ``quantized`` holds such names too. A weight of several names is quantized under any of them.
+    """
+    layers = _layers(network)
+    named = dict(network.named_parameters(remove_duplicate=False))
+    done = {
+        id(weight)
+        for name, weight in named.items()
+        if name in quantized or layers.get(name) in quantized
+    }
+    left = [name for name in weight_names(network) if id(named[name]) not in done]
+    return layers_of(network, left)
 
 
-def _layer_weights(network: nn.Module) -> dict[str, str]:
+def _layers(network: nn.Module) -> dict[str, str]:
     """From names of weights to those of their layers; a network that is one layer has no name."""
     return {
-        f"{name}.weight".lstrip("."): name or type(module).__name__
+        weight: name or type(module).__name__
         for name, module in network.named_modules()
         if isinstance(module, LAYERS)
+        for weight, parameter in module.named_parameters(name)
+        if is_weight(parameter)
     }
 
 

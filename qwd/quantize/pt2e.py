@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from qwd.quantize import pt2e_kernels
 from qwd.quantize.backend import Backend, Description, NotQuantizableError
 from qwd.quantize.floors import floor_warning
-from qwd.quantize.parameter_names import layers_of, layers_without
+from qwd.quantize.parameter_names import layers_of, left_float
 from qwd.quantize.program import exported_program
 from qwd.quantize.pt2e_graph import (
     activation_scales,
@@ -92,9 +92,30 @@ class Converted:
 class PT2E(Backend):
     """torchao's PT2E quantization for x86: symmetric weights per channel."""
 
+    def check(self, scheme: Scheme) -> None:
+        """NotQuantizableError where a scheme is none of X86InductorQuantizer's."""
+        if scheme.kind != "symmetric" or scheme.granularity != "channel" or scheme.clip != "none":
+            raise NotQuantizableError(
+                "PT2E takes symmetric weights only (X86InductorQuantizer: per channel, without "
+                f"clipping), not {scheme.full_name}; the backends 'ao' and 'onnx' take affine "
+                "ones too"
+            )
+        if (scheme.weight_bits, scheme.activation_bits) != (8, 8):
+            raise NotQuantizableError(
+                f"PT2E takes 8-bit weights and 8-bit activations only, not {scheme.full_name}"
+            )
+        if scheme.engine not in (None, INDUCTOR):
+            raise NotQuantizableError(
+                f"PT2E has no engine {scheme.engine!r}; it has {INDUCTOR}, or none for the graph "
+                "in float"
+            )
+        if scheme.engine == INDUCTOR and not torch.backends.mkldnn.is_available():
+            raise NotQuantizableError(
+                "this build of torch has no oneDNN, whose kernels Inductor calls"
+            )
+
     def prepare(self, network: nn.Module, scheme: Scheme, example: Tensor) -> Observed:
         """Record the network and insert observers; see `qwd.quantize.backend.Backend`."""
-        check(scheme)
         narrow = scheme.engine == INDUCTOR and pt2e_kernels.accumulators_saturate()
         graph = observed_graph(network, example, narrow=narrow)
         return Observed(graph, network, scheme, example, narrow)
@@ -114,13 +135,13 @@ class PT2E(Backend):
         if scheme.engine == INDUCTOR:
             runs = pt2e_kernels.Lowered(graph, prepared.example)
             notes += pt2e_kernels.without_kernels(runs, graph, scheme)
-        quantized = quantized_parameters(prepared.module, network)
+        quantized = layers_of(network, quantized_parameters(prepared.module, network))
         description = Description(
             activation_bits=7 if prepared.narrow else 8,
             engine=scheme.engine,
             observer=observers(),
-            quantized=tuple(layers_of(network, quantized)),
-            left_float=tuple(layers_without(network, quantized)),
+            quantized=tuple(quantized),
+            left_float=tuple(left_float(network, quantized)),
             warnings=tuple(notes),
         )
         return Converted(graph, runs, description)
@@ -128,26 +149,6 @@ class PT2E(Backend):
     def describe(self, converted: Converted) -> Description:
         """Which layers got codes."""
         return converted.description
-
-
-def check(scheme: Scheme) -> None:
-    """NotQuantizableError where a scheme is none of X86InductorQuantizer's."""
-    if scheme.kind != "symmetric" or scheme.granularity != "channel" or scheme.clip != "none":
-        raise NotQuantizableError(
-            "PT2E takes symmetric weights only (X86InductorQuantizer: per channel, without "
-            f"clipping), not {scheme.full_name}; the backends 'ao' and 'onnx' take affine ones too"
-        )
-    if (scheme.weight_bits, scheme.activation_bits) != (8, 8):
-        raise NotQuantizableError(
-            f"PT2E takes 8-bit weights and 8-bit activations only, not {scheme.full_name}"
-        )
-    if scheme.engine not in (None, INDUCTOR):
-        raise NotQuantizableError(
-            f"PT2E has no engine {scheme.engine!r}; it has {INDUCTOR}, or none for the graph in "
-            "float"
-        )
-    if scheme.engine == INDUCTOR and not torch.backends.mkldnn.is_available():
-        raise NotQuantizableError("this build of torch has no oneDNN, whose kernels Inductor calls")
 
 
 def _warnings(prepared: Observed) -> list[str]:
@@ -162,10 +163,10 @@ def _warnings(prepared: Observed) -> list[str]:
     if weights:
         notes.append(weights)
     scales = activation_scales(prepared.module)
-    low = sum(0 < scale < floor for scale in scales)
+    low = [name for name, scale in scales.items() if 0 < scale < floor]
     if low:
         notes.append(
-            f"{scheme.name}: the smallest scale of PT2E, {floor:.3g}, coarsens {low} of "
-            f"{len(scales)} activations"
+            f"{scheme.name}: the smallest scale of PT2E, {floor:.3g}, coarsens {len(low)} of "
+            f"{len(scales)} activations: {', '.join(low)}"
         )
     return notes

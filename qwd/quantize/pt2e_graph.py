@@ -62,13 +62,15 @@ def smallest_scale() -> float:
     return float(_weight_observer().eps)
 
 
-def activation_scales(observed: Any) -> list[float]:
-    """The true scales of the activations that a calibrated graph quantizes, (b - a) / 255."""
-    found = [m for m in observed.modules() if isinstance(m, type(_activation_observer()))]
-    return [
-        (max(m.max_val.item(), 0.0) - min(m.min_val.item(), 0.0)) / (m.quant_max - m.quant_min)
-        for m in found
-    ]
+def activation_scales(observed: Any) -> dict[str, float]:
+    """The true scales of what a calibrated graph quantizes, (b - a) / 255, by name of its node."""
+    scales = {}
+    for node in observed.graph.nodes:
+        module = observed.get_submodule(node.target) if node.op == "call_module" else None
+        if isinstance(module, type(_activation_observer())):
+            range = max(module.max_val.item(), 0.0) - min(module.min_val.item(), 0.0)
+            scales[node.args[0].name] = range / (module.quant_max - module.quant_min)
+    return scales
 
 
 def quantized_parameters(observed: Any, network: nn.Module) -> list[str]:

@@ -16,19 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from qwd.quantize import torch_ao
+from qwd.quantize import ao_graph, torch_ao
 from qwd.quantize.ao import (
     NO_FLOOR,
     WEIGHT_QSCHEMES,
     Observed,
     TorchAO,
-    check,
     converted_by_torch,
-    engine_for,
+    leave_in_float,
     quantized_layers,
     refusal,
     store_weight,
 )
+from qwd.quantize.ao_engines import check, engine_for
 from qwd.quantize.arithmetic import code_range
 from qwd.quantize.backend import QuantizedNetwork, described
 from qwd.quantize.fake import FakeQuantize
@@ -68,6 +68,7 @@ def prepare(network: nn.Module, scheme: Scheme, example: Tensor) -> Any:
     check(scheme)
     _, narrow, _ = engine_for(network, scheme)
     mapping = torch_ao.QConfigMapping().set_global(qconfig(scheme, reduce_range=narrow))
+    leave_in_float(mapping)
     training = network.training
     try:
         with torch_ao.quiet():
@@ -159,13 +160,16 @@ def convert(prepared: Any, scheme: Scheme) -> Converted:
         in_training = {name: grids[name](weight) for name, weight in weights.items()}
     # Where the range is not frozen, that of the weights as they are now.
     at_last = {name: grids[name](weight) for name, weight in weights.items()}
+    input_scales = ao_graph.input_scales(trained)
     module = converted_by_torch(copy.deepcopy(trained), engine)
     for name, packed in quantized_layers(module):
         # torch rounds the weights anew, and not to fewer than 8 bits.
         grid = _own(grids[name])
-        scale, zero_point = grid.scale, grid.zero_point
+        scale, zero_point, bias = grid.scale, grid.zero_point, packed.bias()
+        if bias is not None and name in input_scales:
+            bias = ao_graph.integer_bias(bias.detach(), input_scales[name], scale)
         with torch_ao.running_on(engine):  # packed anew, for one engine
-            store_weight(packed, at_last[name], scale, zero_point, grid.axis, packed.bias())
+            store_weight(packed, at_last[name], scale, zero_point, grid.axis, bias)
     made = Observed(module, trained, scheme, engine, 7 if narrow else 8, OBSERVER, notes)
     return Converted(
         network=described(TorchAO(), made, scheme),

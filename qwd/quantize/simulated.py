@@ -23,9 +23,10 @@ from torch import Tensor, fx, nn
 from qwd.errors import reason
 from qwd.graphs import UntraceableError, traced
 from qwd.quantize.activations import ActivationGrid, Extremes, second_pass
-from qwd.quantize.backend import LAYERS, Backend, Description, NotQuantizableError
+from qwd.quantize.backend import Backend, Description, NotQuantizableError
 from qwd.quantize.clipping import WORDS
 from qwd.quantize.layer_parameters import LayerParameters, with_plain_weights
+from qwd.quantize.parameter_names import left_float
 from qwd.quantize.placement import Placement
 from qwd.quantize.schemes import Scheme
 
@@ -132,10 +133,21 @@ class Simulated(Backend):
 
     device = None
 
+    def check(self, scheme: Scheme) -> None:
+        """NotQuantizableError where a scheme is none that is simulated."""
+        if scheme.activation_bits is None:
+            raise NotQuantizableError(
+                "the backend 'simulated' quantizes weights and activations; weights alone run on "
+                "the backend 'weights'"
+            )
+        if scheme.engine is not None:
+            raise NotQuantizableError(
+                f"the backend 'simulated' has no engine {scheme.engine!r}; it has none"
+            )
+
     @torch.no_grad()
     def prepare(self, network: nn.Module, scheme: Scheme, example: Tensor) -> Observed:
         """Trace a copy and look at its activations; see `qwd.quantize.backend.Backend`."""
-        check(scheme)
         copied = with_plain_weights(copy.deepcopy(network).eval())
         try:
             graph = traced(copied)
@@ -153,16 +165,11 @@ class Simulated(Backend):
             observer.args = (node,)
         observers = [Extremes() for _ in places]
         setattr(copied, container, nn.ModuleList(observers))
-        left_float = (
-            name
-            for name, module in network.named_modules()
-            if isinstance(module, LAYERS) and name not in placement.layers
-        )
         prepared = Observed(
             module=fx.GraphModule(copied, graph),
             scheme=scheme,
             layers=placement.layers,
-            left_float=tuple(left_float),
+            left_float=tuple(left_float(network, placement.layers)),
             names=tuple(placement.grids.values()),
             inputs={name: places.index(node) for name, node in placement.inputs.items()},
             container=container,
@@ -212,19 +219,6 @@ class Simulated(Backend):
     def describe(self, converted: SimulatedNetwork) -> Description:
         """Which layers compute with w' in place of w."""
         return converted.description
-
-
-def check(scheme: Scheme) -> None:
-    """NotQuantizableError where a scheme is none that is simulated."""
-    if scheme.activation_bits is None:
-        raise NotQuantizableError(
-            "the backend 'simulated' quantizes weights and activations; weights alone run on the "
-            "backend 'weights'"
-        )
-    if scheme.engine is not None:
-        raise NotQuantizableError(
-            f"the backend 'simulated' has no engine {scheme.engine!r}; it has none"
-        )
 
 
 class _Floats(fx.Interpreter):

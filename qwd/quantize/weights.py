@@ -24,10 +24,17 @@ class WeightsOnly(Backend):
 
     device = None
 
-    def prepare(self, network: nn.Module, scheme: Scheme, example: Tensor) -> "_Copy":
-        """A copy; there is nothing to observe. See `qwd.quantize.backend.Backend`."""
+    def check(self, scheme: Scheme) -> None:
+        """NotQuantizableError for activations and engines; see `Backend.check`."""
         if scheme.activation_bits is not None:
             raise NotQuantizableError("the backend 'weights' quantizes weights alone")
+        if scheme.engine is not None:
+            raise NotQuantizableError(
+                f"the backend 'weights' has no engine {scheme.engine!r}; it has none"
+            )
+
+    def prepare(self, network: nn.Module, scheme: Scheme, example: Tensor) -> "_Copy":
+        """A copy; there is nothing to observe. See `qwd.quantize.backend.Backend`."""
         return _Copy(copy.deepcopy(network), scheme)
 
     def calibrate(self, prepared: "_Copy", batches: Sequence[Tensor]) -> None:

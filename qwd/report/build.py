@@ -1,19 +1,16 @@
 """From a subject to its report: weights as stored and as deployed, accuracies in float and int8."""
 
 import copy
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from qwd.quantize import qat
-from qwd.quantize.backend import NotQuantizableError, QuantizedNetwork, quantize
 from qwd.quantize.constant_channels import constant_channels
 from qwd.quantize.figures import WeightFigures
 from qwd.quantize.folding import Deployed, deploy, is_weight, weight_names
-from qwd.quantize.schemes import DEFAULT_SCHEMES, Scheme
 from qwd.quantize.statistics import weight_figures
+from qwd.report.accuracies import Options, calibration_batches, quantized_accuracies
 from qwd.report.figures import (
     DataInfo,
     DeployedReport,
@@ -22,14 +19,9 @@ from qwd.report.figures import (
     Summary,
     TensorReport,
 )
-from qwd.report.function import finite, functional_figures
+from qwd.report.function import finite
 from qwd.report.subject import Subject
-from qwd.train.awareness import qat_scheme
 from qwd.train.data import Data
-from qwd.train.evaluation import accuracy, logits
-
-CALIBRATION_N = 512
-"""Training images that the observers of activations see."""
 
 FOLDING_TOLERANCE = 1e-3
 """largest difference of an output that rounding may make, relative to the largest output"""
@@ -38,15 +30,6 @@ NO_ACCURACY = (
     "weight figures only: int8 sees the weights after BatchNorm folding, which needs the network; "
     "give --model and --data for folded ranges and accuracy"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to report: which schemes, on which device, calibrated with how many images."""
-
-    schemes: tuple[Scheme, ...] = DEFAULT_SCHEMES
-    calibration_n: int = CALIBRATION_N
-    device: torch.device
 
 
 def build(subject: Subject, options: Options) -> ModelReport:
@@ -144,84 +127,6 @@ def deployed_figures(deployed: Deployed) -> dict[str, WeightFigures]:
     parameters = dict(deployed.module.named_parameters())
     changed = (*deployed.folded, *deployed.fused)
     return {name: weight_figures(parameters[name].detach()) for name in changed}
-
-
-def quantized_accuracies(
-    subject: Subject, deployed: nn.Module, options: Options, warnings: list[str]
-) -> tuple[float | None, dict[str, SchemeResult]]:
-    """Float accuracy on the test split, and the result under every scheme that ran.
-
-    A quantization-aware training's own scheme stands first. What could not run is named in
-    ``warnings``.
-    """
-    model, data = subject.model, subject.data
-    assert model is not None
-    assert data is not None
-    labels = data.test.labels
-    reference = logits(model.to(options.device), data.test, options.device)
-    if not finite(reference):
-        warnings.append("the network's outputs are not finite: no accuracy is reported")
-        return None, {}
-    deployed = deployed.cpu()
-    calibration = calibration_batches(data, options.calibration_n)
-    results = {}
-    if subject.twin is not None and subject.config is not None:
-        scheme = qat_scheme(subject.config)
-        made = qat.convert(subject.twin, scheme)
-        found = measured(scheme, made.network, reference, data, options.device, warnings)
-        results |= {name: replace(result, **made.sqnr) for name, result in found.items()}
-    for scheme in options.schemes:
-        try:
-            made = quantize(deployed, scheme, calibration)
-        except NotQuantizableError as error:
-            warnings.append(f"{scheme.name}: no accuracy, {error}")
-            continue
-        results |= measured(scheme, made, reference, data, options.device, warnings)
-    return accuracy(reference, labels), results
-
-
-def measured(
-    scheme: Scheme,
-    made: QuantizedNetwork,
-    reference: Tensor,
-    data: Data,
-    device: torch.device,
-    warnings: list[str],
-) -> dict[str, SchemeResult]:
-    """The result of a quantized network on the test split by its scheme's name.
-
-    ``reference`` are the outputs of the network in float. Empty, with a warning, where the outputs
-    are not finite.
-    """
-    device = made.backend.device or device
-    outputs = logits(made.to(device), data.test, device)
-    found = made.description
-    warnings += found.warnings
-    if not finite(outputs):
-        warnings.append(f"{scheme.name}: no accuracy, the quantized outputs are not finite")
-        return {}
-    result = SchemeResult(
-        scheme=scheme.kind,
-        granularity=scheme.granularity,
-        weight_bits=scheme.weight_bits,
-        activation_bits=found.activation_bits,
-        backend=scheme.backend,
-        engine=found.engine,
-        observer=found.observer,
-        quantized_ops=len(found.quantized),
-        left_float=found.left_float,
-        clip=scheme.clip,
-        qat=scheme.qat,
-        **functional_figures(reference, outputs, data.test.labels),
-    )
-    return {scheme.name: result}
-
-
-def calibration_batches(data: Data, n: int) -> Sequence[Tensor]:
-    """The same ``n`` training images at every call (all, where there are fewer), on the CPU."""
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:n]
-    cpu = torch.device("cpu")
-    return [images for images, _ in data.train.batches(order, 64, device=cpu)]
 
 
 def summarize(

@@ -10,9 +10,9 @@ from torch import nn
 
 from qwd import parsing
 from qwd.errors import UsageError
-from qwd.quantize.schemes import DEFAULT_SCHEMES, expand, on_backends, parse_scheme
-from qwd.registry import BACKENDS
-from qwd.report.build import CALIBRATION_N, Options, build
+from qwd.report.accuracies import CALIBRATION_N, Options
+from qwd.report.asked import asked_schemes
+from qwd.report.build import build
 from qwd.report.comparison import compare_models
 from qwd.report.figures import ModelReport, Report
 from qwd.report.sensitivity import IMAGES
@@ -62,15 +62,12 @@ def report(
     """
     sources = _sources(model_or_path)
     names = [schemes] if isinstance(schemes, str) else schemes
-    named = [parse_scheme(name) for name in names] if names else DEFAULT_SCHEMES
     checked("calibration_n", parsing.integer(least=1), calibration_n)
     options = Options(
-        schemes=expand(on_backends(named, backends), bits),
+        schemes=asked_schemes(names or (), backends, bits),
         calibration_n=calibration_n,
         device=device_called(device),
     )
-    for scheme in options.schemes:
-        BACKENDS.get(scheme.backend)  # an extra that is missing is said before the work begins
     given = dict(given or {})
     if isinstance(data, str):
         given["data"] = data

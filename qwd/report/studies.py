@@ -13,7 +13,8 @@ from qwd.errors import UsageError, VerificationError
 from qwd.quantize.backend import NotQuantizableError
 from qwd.quantize.folding import deploy
 from qwd.quantize.schemes import AO_STATIC, INTEGER_KINDS, Scheme
-from qwd.report.build import Options, calibration_batches, verified
+from qwd.report.accuracies import Options, calibration_batches
+from qwd.report.build import verified
 from qwd.report.figures import ModelReport
 from qwd.report.printable import printable
 from qwd.report.remedies import remedies

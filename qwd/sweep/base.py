@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from qwd.config import COURSE_SETTINGS
 from qwd.errors import UsageError
 from qwd.setting import option_name, plain
 from qwd.sweep.design import Design
@@ -13,11 +14,9 @@ def base_axes(base: Design, source: str, given: dict[str, Any]) -> dict[str, tup
     Raises UsageError for values that it does not have, and where it varies a setting of the length
     or the course of training, which the new one has of its own.
     """
-    from qwd.train.start import OWN
-
     found = {}
     for name, values in base.axes.items():
-        if name in OWN:
+        if name in COURSE_SETTINGS:
             raise UsageError(
                 f"--from {source}: that sweep varies {option_name(name)}, which a training from it "
                 "has of its own; name one of its runs with --from"

@@ -134,14 +134,14 @@ def dose_table(
     )
 
 
-def advice(planned: Course, wd: float, target: float = TARGET) -> str | None:
-    """What to do about a decay that is too small to show; None where it is not."""
+def advice(planned: Course, wd: float, target: float = TARGET, option: str = "--wd") -> str | None:
+    """What to do about a decay, given by ``option``, that is too small to show; None otherwise."""
     amount = planned.dose(wd)
     if amount is None or not 0 < amount < decay.VISIBLE:
         return None
     enough = planned.wd_for(target)
     return (
-        f"below {decay.VISIBLE:g}, too small to show; for a dose of {target:g} use --wd "
+        f"below {decay.VISIBLE:g}, too small to show; for a dose of {target:g} use {option} "
         + ("" if enough is None else short(float(f"{enough:.3g}")))
         + (" or more" if planned.is_bound else "")
     )

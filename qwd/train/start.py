@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from qwd.config import MACHINE_SETTINGS, TrainConfig
+from qwd.config import COURSE_SETTINGS, TrainConfig
 from qwd.errors import UsageError
 from qwd.quantize.constant_channels import zero_constant_channels
 from qwd.quantize.folding import branches_fused
@@ -15,13 +15,6 @@ from qwd.train.layout import WEIGHTS
 from qwd.train.prepare import model_for, trained_model
 from qwd.train.run import read_config, read_run
 
-OWN = (
-    *MACHINE_SETTINGS,
-    *("epochs", "early_stop", "warmup", "lr", "lr_schedule", "lr_min", "lr_every", "lr_step"),
-    *("lr_gamma", "lr_rate", "lr_power", "lr_patience", "lr_peak_at"),
-    *("wd_schedule", "wd_end", "wd_at", "wd_until", "from_", "qat", "amp"),
-)
-"""Settings of the length and the course of a training, which another one does not take over."""
 SLOWER = 10
 """A trained network is tuned at this part of its rate."""
 
@@ -39,7 +32,7 @@ def continued(given: Mapping[str, Any]) -> TrainConfig:
     if given.get("from_") is None:
         return TrainConfig(**given)
     run = read_config(Path(given["from_"]))
-    left_out = {*OWN, *_of_other_things(given, run)}
+    left_out = {*COURSE_SETTINGS, *_of_other_things(given, run)}
     taken = {name: value for name, value in vars(run).items() if name not in left_out}
     if given.get("optimizer", run.optimizer) == run.optimizer:
         taken["lr"] = run.lr / SLOWER

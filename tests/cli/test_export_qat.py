@@ -49,6 +49,7 @@ def test_the_grids_in_the_file_are_those_of_the_training(aware: Path) -> None:
         "accuracy": promised,
         "source": "report.json",
         "note": None,
+        "tolerance_pp": pytest.approx(100 / 360),
     }
     assert facts["accuracy"] == facts["metadata"]["accuracy"] == promised
     assert (facts["scheme"], facts["agree_n"] >= 355) == (f"{TRAINED}@onnx", True)

@@ -30,7 +30,7 @@ WRONG = {
     f"export {RUN} --calibration-n 0": (2, "--calibration-n '0'"),
     f"export {RUN} --out x.pt": (2, "--out 'x.pt': expected a file that ends in .onnx"),
     f"export {RUN} --json .": (2, "--json '.': expected a file"),
-    f"export {RUN} --out facts.json/x.onnx": (4, "is no folder that can be written to"),
+    f"export {RUN} --out facts.json/x.onnx": (4, "cannot write facts.json/x.onnx: Not a directory"),
     "export": (2, "Missing argument 'RUN'"),
     "export absent": (3, "absent does not exist"),
     "export runs": (3, "runs is no run folder"),

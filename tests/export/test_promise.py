@@ -34,6 +34,7 @@ def promised(run: Path, scheme: str = "affine-tensor", **changes: Any) -> Promis
         "float_accuracy": stored["float_accuracy"],
         "measured": 0.123,
         "usual_calibration": True,
+        "same_runtime": True,
         **changes,
     }
     return promise(subject, subject.data, scheme, **given)
@@ -96,6 +97,7 @@ def test_a_damaged_report_is_said_and_does_not_count(run: Path) -> None:
             float_accuracy=0.5,
             measured=0.4,
             usual_calibration=True,
+            same_runtime=True,
         )
     finally:
         file.write_text(before)
@@ -114,6 +116,7 @@ def test_no_report_is_no_reason_to_say_anything(run: Path, tmp_path: Path) -> No
         float_accuracy=1,
         measured=0.4,
         usual_calibration=True,
+        same_runtime=True,
     )
     assert (found.source, found.note) == ("measured now", None)
 
@@ -131,3 +134,13 @@ def test_a_tenth_of_a_point_passes_and_more_does_not() -> None:
     with pytest.raises(VerificationError) as caught:
         replace(made, source="measured now").check(0.5)
     assert "quantize-report" not in str(caught.value)
+
+
+def test_another_runtime_may_differ_in_one_image(run: Path) -> None:
+    n = json.loads((run / "report.json").read_text())["models"][0]["data"]["n"]
+    assert promised(run).tolerance_pp == 0.1
+    found = promised(run, same_runtime=False)
+    assert found.tolerance_pp == pytest.approx(100 / n)
+    found.check(found.accuracy - 1 / n)
+    with pytest.raises(VerificationError, match="more than 0.28 pp apart"):
+        found.check(found.accuracy - 2 / n)

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from qwd.quantize.folding import deploy
+from qwd.quantize.backend import LAYERS
+from qwd.quantize.folding import deploy, weight_names
 from qwd.train.models import build
 
 
@@ -25,3 +26,10 @@ def deployed(name: str, image_size: int = 16) -> nn.Module:
 def batches(image_size: int = 16, n: int = 2) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(8, 3, image_size, image_size, generator=generator) for _ in range(n)]
+
+
+def other_weights(network: nn.Module) -> tuple[str, ...]:
+    """Names of the weights outside of convolutions and linear layers, which stay in float."""
+    inside = [m for m in network.modules() if isinstance(m, LAYERS)]
+    held = {id(parameter) for module in inside for parameter in module.parameters()}
+    return tuple(n for n in weight_names(network) if id(network.get_parameter(n)) not in held)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from qwd.quantize import ao
 from qwd.quantize.arithmetic import code_range, quantize
@@ -14,7 +15,7 @@ from qwd.quantize.backend import quantize as quantized
 from qwd.quantize.schemes import AO_DEFAULT, AO_STATIC, Scheme, parse_scheme
 from qwd.quantize.torch_ao import ENGINES
 from qwd.registry import MODELS
-from tests.quantize.deployed import batches, deployed
+from tests.quantize.deployed import batches, deployed, other_weights
 
 BUILT = [e for e in ENGINES if e in torch.backends.quantized.supported_engines]
 
@@ -30,7 +31,7 @@ def test_every_layer_runs_on_the_codes_of_affine_tensor(name: str, bits: int) ->
     network = deployed(name)
     made = quantized(network, replace(AO_STATIC, weight_bits=bits), batches())
     layers: dict[str, Any] = {n: m for n, m in network.named_modules() if isinstance(m, LAYERS)}
-    assert made.description.left_float == ()
+    assert made.description.left_float == other_weights(network)
     assert set(made.description.quantized) == set(layers)
     for path, stored in stored_weights(made).items():
         expected = quantize(layers[path].weight, kind="affine", bits=bits)
@@ -203,3 +204,32 @@ def test_a_network_with_control_flow_is_refused_with_the_reason() -> None:
         NotQuantizableError, match="torch.ao cannot quantize this network: .*control flow"
     ):
         quantized(Branching().eval(), AO_STATIC, [torch.ones(2, 3, 2, 2)])
+
+
+class Functional(nn.Module):
+    """A convolution and a linear layer of its own, beside torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.kernel = nn.Parameter(0.1 * torch.randn(8, 8, 3, 3))
+        self.linear = nn.Linear(8, 10)
+        self.matrix = nn.Parameter(0.3 * torch.randn(10, 10))
+
+    def forward(self, x: Any) -> Any:
+        x = F.relu(F.conv2d(F.relu(self.conv(x)), self.kernel, padding=1))
+        return F.linear(self.linear(x.mean((2, 3))), self.matrix)
+
+
+@pytest.mark.parametrize("scheme", [AO_STATIC, AO_DEFAULT])
+def test_functions_with_weights_of_their_own_stay_in_float_and_are_named(scheme: Scheme) -> None:
+    torch.manual_seed(0)
+    network = Functional().eval()
+    found = quantized(network, scheme, batches())
+    assert set(found.description.quantized) == {"conv", "linear"}
+    assert found.description.left_float == ("kernel", "matrix")
+    images = batches()[0]
+    with torch.no_grad():
+        expected = network(images)
+    error = (found(images) - expected).square().mean()
+    assert 0 < error < 1e-3 * expected.square().mean()

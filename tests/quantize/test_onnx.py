@@ -20,7 +20,7 @@ from qwd.quantize.backend import LAYERS, NotQuantizableError
 from qwd.quantize.backend import quantize as quantized
 from qwd.quantize.schemes import GRANULARITIES, Scheme
 from qwd.quantize.schemes import INTEGER_KINDS as KINDS
-from tests.quantize.deployed import batches, deployed
+from tests.quantize.deployed import batches, deployed, other_weights
 from tests.quantize.onnx_models import STATIC, made, model_of, on_onnx, unoptimized, values_of
 
 
@@ -57,7 +57,7 @@ def test_weights_are_stored_as_the_codes_of_the_arithmetic(kind, granularity, bi
         assert stored.max() <= highest
     description = made(scheme, model).description
     assert description.quantized == tuple(layers)
-    assert description.left_float == ()
+    assert description.left_float == other_weights(deployed(model))
     assert description.activation_bits == 8
 
 

@@ -122,7 +122,7 @@ def test_a_weight_outside_of_torchs_layers_has_its_parameters_name() -> None:
     torch.manual_seed(0)
     result = check_close(Own(kernel=True).eval(), STATIC)
     assert result.description.quantized == ("kernel",)
-    assert result.description.left_float == ()
+    assert result.description.left_float == ("gain",)
 
 
 @pytest.mark.parametrize("network", [Own(kernel=False), nn.Flatten()])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from qwd.quantize import ao
+from qwd.quantize import ao, ao_engines
 from qwd.quantize.backend import quantize
 from qwd.quantize.saturation import saturating_layers
 from qwd.quantize.schemes import AO_STATIC
@@ -70,7 +70,7 @@ def lossy_on(*engines: str) -> Any:
 
 @pytest.mark.skipif(len(BUILT) < 4, reason="needs all four engines")
 def test_another_engine_computes_where_the_first_one_saturates(monkeypatch) -> None:
-    monkeypatch.setattr(ao, "saturating_layers", lossy_on("x86", "fbgemm"))
+    monkeypatch.setattr(ao_engines, "saturating_layers", lossy_on("x86", "fbgemm"))
     found = quantize(deployed("small_cnn"), AO_STATIC, batches()).description
     assert (found.engine, found.activation_bits) == ("qnnpack", 8)
     assert found.warnings == (
@@ -80,7 +80,7 @@ def test_another_engine_computes_where_the_first_one_saturates(monkeypatch) -> N
 
 
 def test_activations_are_cut_to_7_bits_where_all_engines_saturate(monkeypatch) -> None:
-    monkeypatch.setattr(ao, "saturating_layers", lossy_on(*BUILT))
+    monkeypatch.setattr(ao_engines, "saturating_layers", lossy_on(*BUILT))
     found = quantize(deployed("small_cnn"), AO_STATIC, batches()).description
     assert found.activation_bits == 7
     assert found.engine == BUILT[0]

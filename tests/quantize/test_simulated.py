@@ -232,7 +232,8 @@ def test_layers_that_may_compute_anything_stay_float_and_are_named() -> None:
     network = Attentive().eval()
     found = made(network)
     assert found.description.quantized == ("conv", "linear")
-    assert found.description.left_float == ("own", "attention.out_proj", "unused")
+    left = ("own", "attention.out_proj", "unused", "attention.in_proj_weight")
+    assert found.description.left_float == left
     assert torch.isfinite(found(small_images())).all()
     exact_when_off(found, network, small_images())
 

@@ -68,6 +68,32 @@ def test_pairs_are_of_one_seed() -> None:
     assert (one.low, one.high, one.pairs) == (None, None, 1)
 
 
+def test_runs_of_other_settings_are_no_pair() -> None:
+    after, aware = run(0, {4: 0.5}, optimizer="adamw"), run(0, {4: 0.6}, optimizer="sgd", qat=True)
+    rows = quantized_rows([after, aware])
+    assert [row.gain_pp for row in rows] == [None, None]
+    assert [row.setting for row in rows] == ["m on d, optimizer adamw", "m on d, optimizer sgd"]
+    longer = quantized_rows([run(0, {4: 0.5}, epochs=9), run(0, {4: 0.6}, epochs=3, qat=True)])
+    assert [row.gain_pp for row in longer] == [None, None]
+
+
+def test_a_run_that_starts_from_another_is_compared_with_that() -> None:
+    short = replace(run(0, {4: 0.5}, epochs=3), path="runs/short")
+    long = replace(run(0, {4: 0.7}, epochs=9), path="runs/long")
+    aware = run(0, {4: 0.8}, epochs=1, qat=True, **{"from": "runs/../runs/long"})
+    rows = {row.setting: row for row in quantized_rows([short, long, aware])}
+    gain = rows["m on d, epochs 9"].gain_pp
+    assert gain is not None
+    assert gain.mean == pytest.approx(10)
+    assert rows["m on d, epochs 3"].gain_pp is None
+    # Its folder is not known by that name: the run of its seed and settings, if there is one.
+    moved = run(0, {4: 0.8}, epochs=1, qat=True, **{"from": "elsewhere"})
+    alone = quantized_rows([long, moved])[0].gain_pp
+    assert alone is not None
+    assert alone.mean == pytest.approx(10)
+    assert all(row.gain_pp is None for row in quantized_rows([short, long, moved]))
+
+
 def test_one_width_in_float_alone_is_no_table() -> None:
     assert quantized_rows([run(0, {8: 0.9}), run(1, {8: 0.8})]) == ()
     assert len(quantized_rows([run(0, {8: 0.9, 4: 0.2})])) == 2

@@ -11,7 +11,7 @@ from torch import nn
 from qwd.config import TrainConfig
 from qwd.errors import UsageError
 from qwd.quantize.schemes import Scheme, parse_scheme
-from qwd.report.build import calibration_batches
+from qwd.report.accuracies import calibration_batches
 from qwd.report.entry import report
 from qwd.report.remedies import MOST_TRIALS, Recipe, remedies
 from qwd.report.studies import qat_command

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from qwd.errors import UsageError
 from qwd.quantize.arithmetic import quantize
 from qwd.quantize.schemes import parse_scheme
-from qwd.report.build import calibration_batches
+from qwd.report.accuracies import calibration_batches
 from qwd.report.entry import report
 from qwd.report.sensitivity import sensitivity, subset
 from qwd.report.variants import Sensitivity
