@@ -2,9 +2,9 @@
 
 Every layer computes in float with the w' of `qwd.quantize.arithmetic` on activations x' that lie on
 a grid themselves. The grids stand where integer kernels have them (`qwd.quantize.placement`), and
-are one per activation, of the scheme's kind: affine with unsigned codes and a zero point, as
-torch's quint8, symmetric and pow2 with signed ones, minmax the formula to the letter with its
-offset. Ranges come from the calibration images (`qwd.quantize.activations`), and scales have no
+are one per activation: affine with unsigned codes and a zero point, as torch's quint8, for affine
+and, as integer kernels have it, for symmetric weights; pow2 with signed ones; minmax the formula to
+the letter with its offset. Ranges come from the calibration images (`qwd.quantize.activations`), and scales have no
 floor. Biases are the int32 codes that integer kernels add (`qwd.quantize.layer_parameters`). Sums
 are those of float32.
 
@@ -189,16 +189,17 @@ class Simulated(Backend):
         scheme, module = prepared.scheme, prepared.module
         bits = scheme.activation_bits
         assert bits is not None
+        kind = "affine" if scheme.kind == "symmetric" else scheme.kind
         if prepared.batches:
             prepared.observe(
                 [
-                    second_pass(first, clip=scheme.clip, kind=scheme.kind, bits=bits)
+                    second_pass(first, clip=scheme.clip, kind=kind, bits=bits)
                     for first in prepared.observers
                 ]
             )
             super().calibrate(prepared, prepared.batches)
         grids = [
-            ActivationGrid(name, *observer.ends(), kind=scheme.kind, bits=bits)
+            ActivationGrid(name, *observer.ends(), kind=kind, bits=bits)
             for name, observer in zip(prepared.names, prepared.observers, strict=True)
         ]
         prepared.observe(grids)

@@ -172,3 +172,14 @@ def test_clipping(clip: Any, words: str, kind: Any) -> None:
     scales = [[float(g.scale) for g in q.converted.grids] for q in (found, whole)]
     assert all(clipped <= full for clipped, full in zip(*scales, strict=True))
     assert (scales[0] == scales[1]) == (clip == "none")
+
+
+def test_symmetric_weights_have_the_activations_of_integer_kernels() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    symmetric = made(layers, Scheme("symmetric", "channel", 8, 8, "simulated"))
+    affine = made(layers, Scheme("affine", "channel", 8, 8, "simulated"))
+    for name in ("input", "0", "3"):
+        one, other = grid_of(symmetric, name), grid_of(affine, name)
+        ends = [(grid.lowest, grid.highest, float(grid.scale)) for grid in (one, other)]
+        assert ends[0] == ends[1]
+        assert ends[0][1] - ends[0][0] == 255
