@@ -59,7 +59,7 @@ def quantized_accuracies(
         warnings.append("the network's outputs are not finite: no accuracy is reported")
         return None, {}
     results: dict[str, SchemeResult] = {}
-    classes: dict[Scheme, Tensor] = {}
+    classes: dict[str, tuple[str, Tensor]] = {}
     for each in _quantized(subject, deployed.cpu(), options, warnings):
         device = each.made.backend.device or options.device
         outputs = logits(each.made.to(device), data.test, device)
@@ -69,24 +69,23 @@ def quantized_accuracies(
             warnings.append(f"{name}: no accuracy, the quantized outputs are not finite")
             continue
         results[name] = _result(each, functional_figures(reference, outputs, data.test.labels))
-        classes[each.scheme] = outputs.argmax(dim=1).cpu()
+        ran = replace(each.scheme, activation_bits=results[name].activation_bits).full_name
+        classes[name] = ran, outputs.argmax(dim=1).cpu()
     warnings += disagreements(classes)
     return accuracy(reference, data.test.labels), results
 
 
-def disagreements(classes: Mapping[Scheme, Tensor]) -> Iterator[str]:
-    """A line for every two backends that predict too differently under one scheme.
+def disagreements(classes: Mapping[str, tuple[str, Tensor]]) -> Iterator[str]:
+    """A line for every two backends that predict too differently with one arithmetic.
 
-    ``classes`` are the predicted classes, [n] each, of the same images.
+    ``classes``: by name of a scheme, what ran (its full name, with the bits that activations really
+    had) and the predicted classes [n] of the same images.
     """
     for one, other in combinations(classes, 2):
-        # Torch's own configuration has 7-bit activations, and grids of its own.
-        own = "ao-default" in (one.name, other.name) or "pt2e-default" in (one.name, other.name)
-        if own or one.full_name != other.full_name:
-            continue
-        share = (classes[one] == classes[other]).double().mean().item()
-        if share < SAME_CLASS:
-            yield disagreement(one.name, other.name, share)
+        (ran, first), (ran_other, second) = classes[one], classes[other]
+        share = (first == second).double().mean().item()
+        if ran == ran_other and share < SAME_CLASS:
+            yield disagreement(one, other, share)
 
 
 def disagreement(one: str, other: str, share: float) -> str:
