@@ -196,8 +196,10 @@ def _quantized(prepared: Prepared, weights: Mapping[str, Weight], narrow: bool) 
     model = prepared.model
     grids: dict[str, list[dict[str, Any]]] = {name: _grid(w) for name, w in weights.items()}
     if narrow:
-        activations = [*model.graph.input, *model.graph.value_info, *model.graph.output]
-        grids |= {a.name: [{"reduce_range": True}] for a in activations if _is_float(a)}
+        constants = {initializer.name for initializer in model.graph.initializer}
+        values = [*model.graph.input, *model.graph.value_info, *model.graph.output]
+        activations = (v.name for v in values if _is_float(v) and v.name not in constants)
+        grids |= {name: [{"reduce_range": True}] for name in activations}
     try:
         with quiet(), tempfile.TemporaryDirectory(prefix="qwd-") as folder:
             source, target = Path(folder, "float.onnx"), Path(folder, "qdq.onnx")

@@ -92,7 +92,7 @@ def disagreement(one: str, other: str, share: float) -> str:
     """What to say of two backends that predict the same class for ``share`` of the images."""
     return (
         f"{one} and {other}, one scheme on two backends, predict the same class for {share:.1%} of "
-        "the images: one of them may not compute this network, so trust neither"
+        "the images: find out why before you trust either"
     )
 
 

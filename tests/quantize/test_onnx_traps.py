@@ -174,20 +174,23 @@ def test_what_onnxruntime_cannot_run_is_refused(monkeypatch) -> None:
 
 
 def test_saturating_kernels_cut_the_activations_to_7_bits(monkeypatch) -> None:
+    wide = values_of(made(STATIC))
     monkeypatch.setattr(onnx_session, "accumulators_saturate", lambda: True)
     network = quantized(deployed("small_cnn"), STATIC, batches())
     assert network.description.activation_bits == 7
     (warning,) = network.description.warnings
     assert warning.startswith("onnx-static: 8-bit activations saturate in ONNX Runtime")
     assert "cut to 7 bits" in warning
-    wide, narrow = values_of(made(STATIC)), values_of(network)
+    narrow = values_of(network)
+    assert set(narrow) == set(wide)
     grids = [n for n in wide if n.endswith("_scale") and ".weight" not in n]
     assert len(grids) == 6
     for name in grids:
         assert narrow[name] == pytest.approx(float(wide[name]) * 255 / 127, rel=1e-6)
     for name in ("conv1", "linear"):
-        key = f"{name}.weight_quantized"
-        np.testing.assert_array_equal(wide[key], narrow[key])
+        for part in ("quantized", "scale", "zero_point"):
+            key = f"{name}.weight_{part}"
+            np.testing.assert_array_equal(wide[key], narrow[key])
 
 
 def test_the_probe_notices_a_sum_that_is_lost(monkeypatch) -> None:
