@@ -10,7 +10,7 @@ LIMITS := $(addprefix --fail-on ,float_accuracy:-3pp \
   schemes.affine-tensor.flip_rate:+3pp schemes.affine-channel.flip_rate:+3pp \
   sqnr_db:-2 folded_sqnr_db:-2 range:+25% range:-25% folded_range:+25% folded_range:-25%)
 
-.PHONY: demo test lint types imports pytest bench-compare baseline clean FORCE
+.PHONY: demo test test-long lint types imports pytest bench-compare baseline clean FORCE
 
 $(VENV)/.user: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,10 @@ imports: $(VENV)/.dev
 
 pytest: $(VENV)/.dev
 	$(BIN)/pytest -n 2
+
+# Thousands of damaged files through the readers of checkpoints.
+test-long: $(VENV)/.dev
+	$(BIN)/pytest -n 2 -m long
 
 # A short training and its report against the stored one; see benchmarks/README.md.
 $(BENCH)/digits.json: $(VENV)/.dev FORCE

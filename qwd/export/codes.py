@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from qwd.checkpoints import pack_weights, read_safetensors
 from qwd.errors import InputError
 from qwd.export.formats import MARK, VERSION
 from qwd.quantize.arithmetic import Grid, Quantized, code_range
@@ -67,10 +66,7 @@ def contents(
         MARK: VERSION,
         "weights": json.dumps({name: _description(weight) for name, weight in weights.items()}),
     }
-    return save(
-        {n: t.detach().cpu().contiguous().clone() for n, t in stored.items()},
-        {**metadata, **layout},
-    )
+    return pack_weights(stored, {**metadata, **layout})
 
 
 def load(path: str | Path) -> dict[str, Tensor]:
@@ -86,14 +82,7 @@ def load(path: str | Path) -> dict[str, Tensor]:
     or zero points that no quantization gives.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist" if not path.exists() else f"{path} is no file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"cannot read {path} as safetensors: {error}") from error
+    stored, metadata = read_safetensors(path)
     try:
         return _dequantized(stored, metadata)
     except ValueError as error:

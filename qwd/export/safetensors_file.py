@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from qwd.checkpoints import pack_weights
 from qwd.errors import VerificationError
 from qwd.export import codes
 from qwd.export.program import Program, Runs
@@ -80,8 +81,7 @@ class SafetensorsFile(Program):
 
     def float_content(self) -> bytes:
         """See `Program.float_content`."""
-        state = self.network.state_dict()
-        return save({n: t.detach().cpu().contiguous().clone() for n, t in state.items()})
+        return pack_weights(self.network.state_dict())
 
     def runs(self, content: bytes, images: Tensor) -> Runs:
         """Reading each file, which the machine has in memory already, into tensors."""

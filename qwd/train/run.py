@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qwd import layers
-from qwd.checkpoints import read_pickle, read_weights
+from qwd.checkpoints import read_pickle, read_weights, write_weights
 from qwd.config import TrainConfig
 from qwd.decay import Audit
 from qwd.errors import InputError, UsageError
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def dose(self) -> float | None:
-        """D that the stored weights were given; None where the form, or an old run, has none."""
+        """D that the stored weights were given; None where the form has none, or it is not stored."""
         best = self.metrics[-1]["best_epoch"] if self.config.early_stop else None
         return self.metrics[int(best or len(self.metrics)) - 1].get("dose")
 
@@ -87,8 +87,13 @@ def read_run(path: Path) -> Run:
     return Run(path, config, tuple(rows))
 
 
-def write_start(path: Path, config: TrainConfig, device: torch.device, audit: Audit) -> None:
-    """Begin a run folder: its settings, its environment, and who is decayed by how much."""
+def write_start(
+    path: Path, config: TrainConfig, device: torch.device, audit: Audit, replicas: int = 1
+) -> None:
+    """Begin a run folder: its settings, its environment, and who is decayed by how much.
+
+    ``replicas`` is how many runs are trained in one program.
+    """
     write_text(path / CONFIG, config.to_yaml())
     write_text(path / DECAY, json.dumps(audit.to_dict(), indent=2) + "\n")
     versions = {"python": platform.python_version(), "torch": torch.__version__}
@@ -99,6 +104,7 @@ def write_start(path: Path, config: TrainConfig, device: torch.device, audit: Au
         "device": str(device),
         "device_name": name,
         "threads": torch.get_num_threads(),
+        "replicas": replicas,
     }
     write_text(path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
 
@@ -140,7 +146,4 @@ def read_grids(path: Path) -> dict[str, Tensor]:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save
-
-    content = save({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()})
-    write_atomically(path, lambda file: file.write_bytes(content))
+    write_atomically(path, lambda file: write_weights(file, tensors))
