@@ -19,7 +19,7 @@ from qwd.config import TrainConfig
 from qwd.quantize.schemes import AO_STATIC, expand
 from qwd.report.entry import report
 from qwd.report.figures import Interval, ModelReport
-from qwd.report.ptq_qat import interval
+from qwd.report.intervals import interval
 from qwd.train.session import train
 from qwd.train.start import continued
 

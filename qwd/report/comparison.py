@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from qwd.report.figures import Comparison, Group, ModelReport, Spread, Summary
 from qwd.report.grouping import Key, labels, settings, settings_but_decay
+from qwd.report.intervals import spread as spread_of
 from qwd.report.ptq_qat import quantized_rows
-from qwd.report.ptq_qat import spread as spread_of
 from qwd.report.reading import readings
 
 

@@ -1,15 +1,12 @@
 """Float, post-training and quantization-aware accuracy side by side: per decay and width."""
 
-import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
 from qwd.config import COURSE_SETTINGS, MACHINE_SETTINGS, QUANTIZATION_SETTINGS
-from qwd.report.figures import Interval, ModelReport, QuantizedRow, SchemeResult, Spread
+from qwd.report.figures import Interval, ModelReport, QuantizedRow, SchemeResult
+from qwd.report.intervals import interval, spread
 
 Settings = tuple[tuple[str, str], ...]
 Key = tuple[Settings, str, int]
@@ -119,26 +116,7 @@ def _static(model: ModelReport, *, qat: bool) -> list[tuple[str, int, SchemeResu
     return [(*key, result) for key, result in found.items()]
 
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and sample standard deviation; None without values."""
-    if not values:
-        return None
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Spread(mean=float(np.mean(values)), std=std)
-
-
 def _gain(after: BySeed, aware: BySeed) -> Interval | None:
     """What quantization-aware training gains over post-training quantization, in pp."""
     seeds = [s for s in after if s in aware and len(after[s]) == len(aware[s]) == 1]
     return interval([100 * (aware[seed][0] - after[seed][0]) for seed in seeds])
-
-
-def interval(changes: Sequence[float]) -> Interval | None:
-    """Mean of paired changes with its 95 % t interval; None without any, no bounds for one."""
-    if not changes:
-        return None
-    mean, n = float(np.mean(changes)), len(changes)
-    if n < 2:
-        return Interval(mean=mean, low=None, high=None, pairs=n)
-    half = float(np.std(changes, ddof=1)) / math.sqrt(n) * float(stats.t.ppf(0.975, n - 1))
-    return Interval(mean=mean, low=mean - half, high=mean + half, pairs=n)

@@ -1,13 +1,10 @@
 """What a comparison says, in sentences: does a compact raw range mean a compact int8 model?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from scipy import stats
 
 from qwd.decay.dose import VISIBLE
-from qwd.report.figures import Group, ModelReport
+from qwd.report.figures import Group, Interval, ModelReport
+from qwd.report.intervals import interval
 
 NOTICEABLE = 0.01
 """Relative changes below 1 % are not called smaller or larger where no interval exists."""
@@ -16,21 +13,11 @@ Groups = Sequence[tuple[Group, Sequence[ModelReport]]]
 Pairs = Sequence[tuple[ModelReport, ModelReport]]
 
 
-@dataclass(frozen=True)
-class Change:
-    """A mean change over pairs, with its 95 % interval where there are several."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    pairs: int
-
-    @property
-    def direction(self) -> int:
-        """-1, 0 or 1: the sign that the interval, or failing that the size, supports."""
-        if self.low is None or self.high is None:
-            return 0 if abs(self.mean) < NOTICEABLE else (1 if self.mean > 0 else -1)
-        return -1 if self.high < 0 else 1 if self.low > 0 else 0
+def direction(found: Interval) -> int:
+    """-1, 0 or 1: the sign that the interval, or failing that the size, supports."""
+    if found.low is None or found.high is None:
+        return 0 if abs(found.mean) < NOTICEABLE else (1 if found.mean > 0 else -1)
+    return -1 if found.high < 0 else 1 if found.low > 0 else 0
 
 
 def readings(groups: Groups) -> Iterator[str]:
@@ -68,11 +55,11 @@ def reading(base: Group, head: Group, pairs: Pairs) -> str:
         ratio = change(pairs, "range_over_std", relative=True)
         others = [ratio] if ratio is not None else []
         words = f"relative to the spread of the weights it is {_relative(ratio)}" if ratio else ""
-    agree = all(other.direction == raw.direction for other in others)
+    agree = all(direction(other) == direction(raw) for other in others)
     parts = [f"{start}: the raw range is {_relative(raw)}"]
     if words:
         parts.append(f", {'and' if agree else 'but'} {words}")
-    if not agree and raw.direction:
+    if not agree and direction(raw):
         parts.append("; the two disagree: rounding ignores the common factor in the raw range")
     elif not agree:
         parts.append("; the raw range does not show it")
@@ -82,7 +69,7 @@ def reading(base: Group, head: Group, pairs: Pairs) -> str:
     return "".join(parts) + "."
 
 
-def change(pairs: Pairs, metric: str, *, relative: bool) -> Change | None:
+def change(pairs: Pairs, metric: str, *, relative: bool) -> Interval | None:
     """Mean change of a summary metric over pairs, with the paired t interval (95 %).
 
     Relative changes are taken per pair, head / base - 1. None where a figure is missing.
@@ -90,19 +77,14 @@ def change(pairs: Pairs, metric: str, *, relative: bool) -> Change | None:
     values = [(getattr(b.summary, metric), getattr(h.summary, metric)) for b, h in pairs]
     if not values or any(x is None or y is None or (relative and not x) for x, y in values):
         return None
-    changes = np.array([y / x - 1 if relative else y - x for x, y in values])
-    mean = float(changes.mean())
-    if len(changes) < 2:
-        return Change(mean, None, None, 1)
-    half = float(stats.sem(changes) * stats.t.ppf(0.975, len(changes) - 1))
-    return Change(mean, mean - half, mean + half, len(changes))
+    return interval([y / x - 1 if relative else y - x for x, y in values])
 
 
-def _relative(found: Change) -> str:
+def _relative(found: Interval) -> str:
     interval = ", one pair, no interval"
     if found.low is not None and found.high is not None:
         interval = f", 95 % interval {100 * found.low:+z.2f} to {100 * found.high:+z.2f} %"
-    word = {-1: "smaller", 0: "not clearly different", 1: "larger"}[found.direction]
+    word = {-1: "smaller", 0: "not clearly different", 1: "larger"}[direction(found)]
     return f"{word} ({100 * found.mean:+z.2f} %{interval})"
 
 
@@ -112,7 +94,7 @@ def _accuracy(pairs: Pairs) -> str:
         return ""
     if found.low is None or found.high is None:
         return f"; int8 accuracy changes by {100 * found.mean:+z.2f} pp (one pair, no interval)"
-    word = {-1: "falls", 0: "does not clearly change", 1: "rises"}[found.direction]
+    word = {-1: "falls", 0: "does not clearly change", 1: "rises"}[direction(found)]
     return (
         f"; int8 accuracy {word} ({100 * found.mean:+z.2f} pp, 95 % interval "
         f"{100 * found.low:+z.2f} to {100 * found.high:+z.2f} pp over {found.pairs} seeds)"

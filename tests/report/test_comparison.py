@@ -11,7 +11,7 @@ from scipy import stats
 from qwd.config import TrainConfig
 from qwd.report.comparison import compare_models, spread
 from qwd.report.figures import ModelReport
-from qwd.report.reading import change, paired
+from qwd.report.reading import change, direction, paired
 
 from .builders import DATA, model, summary, weights_only
 
@@ -90,7 +90,7 @@ def test_the_interval_is_the_paired_t_interval_over_common_seeds() -> None:
     relative = [y / (1 + s / 100) - 1 for s, y in enumerate(values)]
     expected = stats.ttest_1samp(relative, 0).confidence_interval(0.95)
     assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
-    assert found.direction == -1
+    assert direction(found) == -1
     fewer = change(paired(small[1:], large[:3]), "range", relative=True)
     assert fewer is not None
     assert fewer.pairs == 2

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from qwd.report.figures import ModelReport
-from qwd.report.ptq_qat import interval, quantized_rows
+from qwd.report.intervals import interval
+from qwd.report.ptq_qat import quantized_rows
 from tests.report.builders import model, scheme
 
 
