@@ -20,6 +20,7 @@ from qwd.quantize.schemes import AO_STATIC, expand
 from qwd.report.entry import report
 from qwd.report.figures import Interval, ModelReport
 from qwd.report.intervals import interval
+from qwd.sweep.reading import seeds
 from qwd.train.session import train
 from qwd.train.start import continued
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--bits", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=seeds, default="5", help="a count, or a list as 0,3,8..15")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--qat-epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -47,7 +48,7 @@ def measure(model: str, asked: argparse.Namespace, folder: Path) -> None:
     """All seeds of one model."""
     (scheme,) = expand([AO_STATIC], [asked.bits])
     rows: dict[str, list[float]] = {"float": [], "PTQ": [], "tuned, PTQ": [], "QAT": []}
-    for seed in range(asked.seeds):
+    for seed in asked.seeds:
         start, tuned, aware = (folder / f"{kind}-{seed}" for kind in ("float", "tuned", "qat"))
         config = TrainConfig(
             model=model,
@@ -72,10 +73,12 @@ def measure(model: str, asked: argparse.Namespace, folder: Path) -> None:
         rows["QAT"].append(_accuracy(third, f"{scheme.name}-qat"))
         print(f"{model} seed {seed} done", file=sys.stderr)
     epochs = f"{asked.epochs} + {asked.qat_epochs} epochs"
-    print(f"{model} on {asked.data}, {scheme.name}, wd {asked.wd:g}, {epochs}, seeds {asked.seeds}")
+    print(
+        f"{model} on {asked.data}, {scheme.name}, wd {asked.wd:g}, {epochs}, {len(asked.seeds)} seeds"
+    )
     for name, values in rows.items():
-        seeds = ", ".join(f"{100 * value:.2f}" for value in values)
-        print(f"  {name:<12} {100 * sum(values) / len(values):6.2f} %   ({seeds})")
+        each = ", ".join(f"{100 * value:.2f}" for value in values)
+        print(f"  {name:<12} {100 * sum(values) / len(values):6.2f} %   ({each})")
     for other in ("PTQ", "tuned, PTQ"):
         pairs = zip(rows["QAT"], rows[other], strict=True)
         found = interval([100 * (qat - ptq) for qat, ptq in pairs])

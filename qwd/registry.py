@@ -197,7 +197,7 @@ RENDERERS = Registry(
 EXECUTORS = Registry(
     "executor",
     "qwd.executors",
-    {"processes": "qwd.sweep.processes:Processes"},
+    {"processes": "qwd.sweep.processes:Processes", "fused": "qwd.sweep.fused:Fused"},
 )
 KINDS = {
     "models": MODELS,

@@ -11,6 +11,7 @@ from qwd.errors import UsageError
 from qwd.registry import EXECUTORS
 from qwd.setting import checked
 from qwd_cli.options import given, setting_options
+from qwd_cli.sweep_search import refuse_grid_options, refuse_search_options, run_search
 
 
 @click.command("sweep")
@@ -42,6 +43,19 @@ from qwd_cli.options import given, setting_options
 @click.option(
     "--bits", metavar="LIST", help="widths of the weights: reported, or with --qat trained for  [8]"
 )
+@click.option(
+    "--search",
+    metavar="N",
+    help="in place of a grid, train N draws: --lr, --wd and --momentum are a value, or a range to "
+    "draw from evenly in the logarithm (of 1 - momentum)  [1e-5..0.1, 1e-7..0.1, 0.9..0.999]",
+)
+@click.option("--sampler", metavar="NAME", help="--search: random, or tpe of Optuna  [random]")
+@click.option(
+    "--storage",
+    metavar="URL",
+    help="--search: a database that several machines share; default: a file in the folder",
+)
+@click.option("--seed", metavar="N", help="--search: seed of the draws and of every training  [0]")
 @setting_options(without=("wd", "seed", "bits"))
 @click.option("--config", "config_file", metavar="FILE", help="settings from a YAML file")
 @click.option("--print-config", is_flag=True, help="print the grid as YAML and stop")
@@ -54,6 +68,8 @@ def command(
     executor: str,
     jobs: str | None,
     placebo: bool,
+    search: str | None,
+    storage: str | None,
     config_file: str | None,
     print_config: bool,
     **options: Any,
@@ -64,7 +80,33 @@ def command(
     0.05,0.1 --model mlp,small_cnn --batch-size 16..128. All combinations are trained, those of one
     seed with the same initialization, data order and augmentation. After --from SWEEP each cell
     starts from the cell of the same settings and seed.
+
+    With --search N learning rate, decay and momentum are drawn N times, and the best is found by
+    the int8 accuracy on the validation split; --lr 1e-4..1e-1 is then a range to draw from.
     """
+    if search is not None:
+        refuse_grid_options(
+            {
+                "--cell": cells,
+                "--executor": None if executor == "auto" else executor,
+                "--placebo": placebo,
+            }
+        )
+        run_search(
+            search,
+            storage,
+            folder=_folder(name, out),
+            resume=resume,
+            dry_run=dry_run,
+            jobs=jobs,
+            config_file=config_file,
+            print_config=print_config,
+            options=given(options),
+        )
+        return
+    seed, sampler = options.pop("seed"), options.pop("sampler")
+    refuse_search_options({"--seed": seed, "--sampler": sampler, "--storage": storage})
+
     from qwd.sweep import read
 
     if executor != "auto":

@@ -1,6 +1,7 @@
 """How a sweep looks in a terminal: a line per finished cell, then tables and the verdict."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from qwd.report.render.text import render, show
 from qwd.report.verdict.figures import Verdict
 from qwd.report.verdict.words import with_interval
 from qwd.setting import short
-from qwd.sweep.executor import Outcome
+from qwd.sweep.executor import Outcome, Task
 from qwd.sweep.session import Sweep, Watcher
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 class SweepProgress(Watcher):
     """Writes progress to stderr."""
+
+    def __init__(self) -> None:
+        self._labels: dict[str, str] = {}
+
+    def planned(self, tasks: Sequence[Task]) -> None:
+        # A quantization-aware training is shown under its own scheme.
+        self._labels = {task.cell: f"w{task.config.bits} qat" for task in tasks if task.config.qat}
 
     def begins(self, folder: Path, cells: int, left: int, executor: str, jobs: int) -> None:
         done = f", {cells - left} of them finished" if left < cells else ""
@@ -32,7 +40,8 @@ class SweepProgress(Watcher):
         if outcome.status == "done":
             text = (
                 f"float {numbers.percent(outcome.float_accuracy)}, "
-                f"int8 {numbers.percent(outcome.int8_accuracy)}"
+                f"{self._labels.get(outcome.cell, 'int8')} "
+                f"{numbers.percent(outcome.int8_accuracy)}"
             )
         else:
             text = {
@@ -68,6 +77,8 @@ def show_plan(plan: "Plan") -> None:
         blocks.append(Note("Nothing is left to do."))
     if plan.warning:
         blocks.append(Note(plan.warning, "warning"))
+    if plan.why:
+        blocks.append(Note(plan.why))
     if plan.estimate is not None:
         steps = ", ".join(f"{m} {1000 * s:.3g} ms" for m, s in plan.estimate.steps.items())
         blocks.append(

@@ -4,10 +4,30 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
+class WidthFigures:
+    """What codes of another width cost: figures of `minmax-tensor-w<bits>`."""
+
+    bits: int
+    scale: float | None
+    """(b - a) / (2^bits - 1)"""
+    sqnr_db: float | None
+    sqnr_expected_db: float | None
+    """20 log10(2^bits - 1) + 10.79 - 20 log10(range / std)"""
+    rmse_over_scale: float | None
+    codes_used: int
+    """distinct codes, of 2^bits"""
+    entropy_bits: float | None
+    crowding: float | None
+    """distinct values per used code; None unless asked for in full"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightFigures:
     """Figures of one tensor; those of codes and error belong to `minmax-tensor-w8`.
 
-    A figure that does not exist (no finite element, no spread, no error) is None, never NaN.
+    A figure that does not exist (no finite element, no spread, no error) is None, never NaN. So
+    are those that need the order or the number of distinct elements, unless asked for in full:
+    quartiles, MAD, crowding and the outlier rules but sigma>3, sigma>4 and sigma>6.
     """
 
     shape: tuple[int, ...]
@@ -54,3 +74,5 @@ class WeightFigures:
     """exact zeros"""
     outliers: dict[str, int | None]
     """count per rule of `qwd list outliers`; None where the rule has no threshold"""
+    widths: tuple[WidthFigures, ...] = ()
+    """at the bit widths asked for beside 8"""

@@ -18,6 +18,28 @@ Test = Callable[[NDArray[np.float64]], NDArray[np.bool_]]
 """From elements to a mask of the outliers among them, same shape"""
 
 
+SIGMAS = {"sigma>3": 3, "sigma>4": 4, "sigma>6": 6}
+"""k of the rules |w - mean| > k std, which need no order of the elements"""
+
+
+@dataclass(frozen=True)
+class Tails:
+    """A test that is false at the centre and, on either side, true from some distance on.
+
+    That is enough to count outliers in a sorted array by bisection.
+    """
+
+    centre: float
+    test: Test
+
+    def __call__(self, w: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return self.test(w)
+
+    def holds(self, x: float) -> bool:
+        """The test of one element."""
+        return bool(self.test(np.array([x]))[0])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
     """What a rule may know of a tensor's finite elements, in the unit of the weights."""
@@ -34,23 +56,23 @@ class Statistics:
 
 def sigma3(of: Statistics) -> Test:
     """|w - mean| > 3 std."""
-    return _beyond_sigmas(of, 3)
+    return _beyond(of, SIGMAS["sigma>3"])
 
 
 def sigma4(of: Statistics) -> Test:
     """|w - mean| > 4 std."""
-    return _beyond_sigmas(of, 4)
+    return _beyond(of, SIGMAS["sigma>4"])
 
 
 def sigma6(of: Statistics) -> Test:
     """|w - mean| > 6 std."""
-    return _beyond_sigmas(of, 6)
+    return _beyond(of, SIGMAS["sigma>6"])
 
 
 def iqr(of: Statistics) -> Test:
     """Beyond the quartiles by more than 1.5 (Q3 - Q1). Source: Tukey, Exploratory Data Analysis."""
     reach = 1.5 * (of.q3 - of.q1)
-    return lambda w: (w < of.q1 - reach) | (w > of.q3 + reach)
+    return Tails(of.median, lambda w: (w < of.q1 - reach) | (w > of.q3 + reach))
 
 
 def mad(of: Statistics) -> Test | None:
@@ -60,8 +82,8 @@ def mad(of: Statistics) -> Test | None:
     """
     if of.mad == 0:
         return None
-    return lambda w: 0.6745 * np.abs(w - of.median) / of.mad > 3.5
+    return Tails(of.median, lambda w: 0.6745 * np.abs(w - of.median) / of.mad > 3.5)
 
 
-def _beyond_sigmas(of: Statistics, k: int) -> Test:
-    return lambda w: np.abs(w - of.mean) > k * of.std
+def _beyond(of: Statistics, k: int) -> Test:
+    return Tails(of.mean, lambda w: np.abs(w - of.mean) > k * of.std)

@@ -66,7 +66,7 @@ def activation_scales(observed: Any) -> dict[str, float]:
     """The true scales of what a calibrated graph quantizes, (b - a) / 255, by name of its node."""
     scales = {}
     for node in observed.graph.nodes:
-        module = observed.get_submodule(node.target) if node.op == "call_module" else None
+        module: Any = observed.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(module, type(_activation_observer())):
             range = max(module.max_val.item(), 0.0) - min(module.min_val.item(), 0.0)
             scales[node.args[0].name] = range / (module.quant_max - module.quant_min)

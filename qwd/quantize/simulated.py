@@ -4,9 +4,9 @@ Every layer computes in float with the w' of `qwd.quantize.arithmetic` on activa
 a grid themselves. The grids stand where integer kernels have them (`qwd.quantize.placement`), and
 are one per activation: affine with unsigned codes and a zero point, as torch's quint8, for affine
 and, as integer kernels have it, for symmetric weights; pow2 with signed ones; minmax the formula to
-the letter with its offset. Ranges come from the calibration images (`qwd.quantize.activations`), and scales have no
-floor. Biases are the int32 codes that integer kernels add (`qwd.quantize.layer_parameters`). Sums
-are those of float32.
+the letter with its offset. Ranges come from the calibration images (`qwd.quantize.activations`),
+and scales have no floor. Biases are the int32 codes that integer kernels add
+(`qwd.quantize.layer_parameters`). Sums are those of float32.
 
 It runs on any device, at any width from 2 to 8 bits.
 """

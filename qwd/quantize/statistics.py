@@ -1,40 +1,52 @@
-"""The figures of one weight tensor, exact and in about a second per ten million elements.
+"""The figures of one weight tensor, exact, in two passes at about the speed of memory.
 
-One sort of a copy in the tensor's own format gives everything that depends on order: extremes,
-quartiles, the median absolute deviation, distinct values, and where NaN and infinities lie. Passes
-in float64 give the rest, a chunk at a time, because a chunk fits the cache and the tensor in
-float64 might not fit the memory. Moments are taken about the median first: w - median is exact
-where the mean is large against the spread, and zero, not rounding noise, where all w are equal.
+The first pass gives the range and the moments, the second, which needs them, the codes and what
+lies beyond multiples of the standard deviation. Weights of 16 and 8 bits need one pass: how often
+each bit pattern occurs says everything. Asked for in full, a copy in the tensor's own format is
+sorted, which gives everything that depends on order: quartiles, the median absolute deviation and
+distinct values.
 """
 
-import contextlib
-import functools
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from qwd.quantize.arithmetic import Grid, arithmetic_dtype, grid
+from qwd.quantize import histogram, statistics_device
+from qwd.quantize.arithmetic import arithmetic_dtype
 from qwd.quantize.figures import WeightFigures
-from qwd.quantize.outliers import Statistics
-from qwd.registry import OUTLIER_RULES
+from qwd.quantize.kernels_loading import kernels
+from qwd.quantize.outliers import SIGMAS
+from qwd.quantize.statistics_assembly import (
+    Found,
+    assemble,
+    central,
+    constant,
+    expected_sqnr_db,
+    sqnr_db,
+    without_elements,
+    zero_point,
+)
+from qwd.quantize.statistics_lanes import Array
+from qwd.quantize.statistics_order import Order, Sorted
+from qwd.quantize.statistics_passes import first_pass, second_pass
+from qwd.quantize.statistics_source import Source, origin_of, pieces
+
+__all__ = ["expected_sqnr_db", "mean_range", "sqnr_db", "weight_figures"]
 
 CHUNK = 2**14
-"""elements: 128 KiB in float64, so that a chunk and its intermediate results stay in the cache"""
-
-# A name never changes its rule, and looking one up reads what packages are installed.
-_rule = functools.cache(OUTLIER_RULES.get)
-
-Array = NDArray[np.floating]
-Chunk = NDArray[np.float64]
+"""elements: 64 KiB in float32, so that a chunk and its intermediate results stay in the cache"""
+FAR = 4
+"""standard deviations from the origin of power sums to the mean, beyond which they start again"""
 
 
-def weight_figures(w: Tensor) -> WeightFigures:
+def weight_figures(
+    w: Tensor, *, full: bool = True, bits: tuple[int, ...] = (8,), threads: int | None = None
+) -> WeightFigures:
     """Every figure of one floating-point tensor of any shape and dtype; see `WeightFigures`.
 
         range = b - a,  scale = range / 255,  std^2 = mean((w - mean)^2)
@@ -43,73 +55,32 @@ def weight_figures(w: Tensor) -> WeightFigures:
         sqnr expected = 20 log10(255) + 10.79 - 20 log10(range / std)
         entropy = -sum p log2 p over the codes,  crowding = distinct values / codes used
 
-    Computed in float64 over the finite elements, on the CPU. Quartiles are interpolated linearly.
+    Computed in float64 over the finite elements, on the CPU, or without ``full`` on the GPU where
+    they are, with another order of the additions. Quartiles are interpolated linearly.
     10.79 is 10 log10(12), for an error uniform over one step has the variance scale^2 / 12.
+
+    Without ``full`` the figures that need the order of the elements are None, and nothing is
+    copied: ``w`` may be mapped from a file that is larger than memory. ``bits``, each 2 to 8, asks
+    for `WeightFigures.widths` beside 8. ``threads`` is torch's number of threads by default; no
+    figure depends on it. Raises ValueError for other widths.
     """
-    dtype = arithmetic_dtype(w.dtype)
-    ordered, nan, inf = _finite(np.sort(w.detach().to("cpu", dtype).flatten().numpy()))
-    zero = ordered.dtype.type(0)
-    zeros = np.searchsorted(ordered, zero, "right") - np.searchsorted(ordered, zero, "left")
-    counts: dict[str, Any] = {
+    if not all(width in range(2, 9) for width in bits):
+        raise ValueError(f"bits are 2 to 8, not {bits}")
+    bits = (8, *(width for width in dict.fromkeys(bits) if width != 8))
+    w = w.detach()
+    known: dict[str, Any] = {
         "shape": tuple(w.shape),
         "dtype": str(w.dtype).removeprefix("torch."),
         "numel": w.numel(),
-        "nan": nan,
-        "inf": inf,
-        "zeros": int(zeros),
     }
-    if not ordered.size:
-        return _without_elements(counts)
-    distinct = 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
-    ordered, exponent = _within_reach(ordered)
-
-    a, b = float(ordered[0]) + 0.0, float(ordered[-1]) + 0.0  # + 0.0 makes -0.0 the number 0
-    ends = torch.tensor([a, b], dtype=torch.float64)
-    lattice = grid(*ends, kind="minmax")
-    scale = float(lattice.scale)
-    mean, second, fourth = _moments(ordered)
-    std = math.sqrt(second)
-    of = Statistics(mean=mean, std=std, mad=_mad(ordered), **_quartiles(ordered))
-    per_code, signal, error = _rounding(ordered, lattice)
-    ratio = (b - a) / std if std else None
-
-    def in_weights(figure: float) -> float | None:
-        with np.errstate(over="ignore"):
-            return _existing(float(np.ldexp(figure, exponent)))
-
-    return WeightFigures(
-        **counts,
-        a=in_weights(a),
-        b=in_weights(b),
-        range=in_weights(b - a),
-        scale=in_weights(scale),
-        zero_point=int(grid(*ends.to(dtype), kind="affine").zero_point),
-        mean=in_weights(mean),
-        std=in_weights(std),
-        q1=in_weights(of.q1),
-        median=in_weights(of.median),
-        q3=in_weights(of.q3),
-        mad=in_weights(of.mad),
-        range_over_std=ratio,
-        kurtosis=fourth / second**2 - 3 if second else None,
-        sqnr_db=sqnr_db(signal, error),
-        sqnr_expected_db=expected_sqnr_db(ratio) if ratio else None,
-        rmse_over_scale=math.sqrt(error / ordered.size) / scale if scale else None,
-        codes_used=per_code.size,
-        entropy_bits=_entropy(per_code / ordered.size),
-        crowding=distinct / per_code.size,
-        outliers=_outliers(ordered, of),
-    )
-
-
-def sqnr_db(signal: float, error: float) -> float | None:
-    """10 log10(signal / error) in dB, of two sums of squares; None where either is 0."""
-    return 10 * math.log10(signal / error) if signal and error else None
-
-
-def expected_sqnr_db(range_over_std: float, bits: int = 8) -> float:
-    """SQNR in dB if rounding errors are uniform over a step and the mean of the weights is 0."""
-    return 20 * math.log10(2**bits - 1) + 10 * math.log10(12) - 20 * math.log10(range_over_std)
+    threads = threads or torch.get_num_threads()
+    dtype = np.dtype(np.float64 if w.dtype == torch.float64 else np.float32)
+    found, order = _read(w, dtype, full, bits, threads)
+    known |= {"nan": found.nan, "inf": found.inf}
+    if found.moments is None or found.codes is None:
+        return without_elements({**known, "zero_point": None})
+    known["zero_point"] = zero_point(found.moments.a, found.moments.b, dtype)
+    return assemble(found.moments, found.codes, order, bits, known)
 
 
 def mean_range(weights: Iterable[Tensor]) -> float | None:
@@ -123,7 +94,70 @@ def mean_range(weights: Iterable[Tensor]) -> float | None:
         return None
     ranges = torch.stack([(b.double() - a.double()) for _, a, b in ends]).tolist()
     sizes = [numel for numel, _, _ in ends]
-    return _existing(sum(n * r for n, r in zip(sizes, ranges, strict=True)) / sum(sizes))
+    mean = sum(n * r for n, r in zip(sizes, ranges, strict=True)) / sum(sizes)
+    return mean if math.isfinite(mean) else None
+
+
+def _read(
+    w: Tensor, dtype: np.dtype, full: bool, bits: tuple[int, ...], threads: int
+) -> tuple[Found, Order | None]:
+    if _on_gpu(w) and not full and (found := statistics_device.found(w, bits)):
+        return found, None
+    w = w.cpu()
+    if w.element_size() < 4 and w.numel() >= histogram.LEAST:
+        found, order = histogram.found(w, bits, threads)
+        return found, order if full else None
+    return _two_passes(w.to(arithmetic_dtype(w.dtype)), dtype, full, bits, threads)
+
+
+def _on_gpu(w: Tensor) -> bool:
+    return w.is_cuda
+
+
+def _two_passes(
+    w: Tensor, dtype: np.dtype, full: bool, bits: tuple[int, ...], threads: int
+) -> tuple[Found, Sorted | None]:
+    nan = inf = exponent = 0
+    ordered = None
+    elements = pieces(w)
+    if full:
+        ordered, nan, inf = _finite(np.sort(w.numpy(), axis=None))
+        array = ordered
+        elements = lambda: (array,)  # noqa: E731
+    source = Source(elements, dtype, w.numel(), CHUNK, threads, kernels(w.numel()))
+    middle = ordered[ordered.size // 2] if ordered is not None and ordered.size else None
+    origin = float(middle) if middle is not None else origin_of(source)
+    seen = first_pass(source, origin)
+    if not seen.n:
+        return Found(nan + seen.nan, inf + seen.inf, None, None), None
+    exponent = _exponent(seen.a, seen.b)
+    if exponent:
+        source = replace(source, engine=None, exponent=exponent)
+        origin = math.ldexp(origin, -exponent)
+        seen = first_pass(source, origin)
+    a, b = seen.a + 0.0, seen.b + 0.0  # + 0.0 makes -0.0 the number 0
+    moments = central(seen.n, a, b, origin, seen.sums)
+    if abs(moments.mean - origin) > FAR * moments.std:
+        origin = float(np.clip(dtype.type(moments.mean), a, b))
+        seen = first_pass(source, origin)
+        moments = central(seen.n, a, b, origin, seen.sums)
+    moments = replace(moments, exponent=exponent)
+    if a == b:
+        codes = constant(moments, len(bits))
+    else:
+        codes = second_pass(
+            source,
+            seen,
+            levels=[2**width - 1 for width in bits],
+            scales=[moments.scale(width) for width in bits],
+            mean=moments.mean,
+            distances=[k * moments.std for k in SIGMAS.values()],
+        )
+    if exponent:  # the smallest elements may have become 0
+        zeros = sum(piece.size - np.count_nonzero(piece) for piece in source.parts())
+        codes = replace(codes, zeros=zeros)
+    order = Sorted(ordered, exponent) if ordered is not None else None
+    return Found(nan + seen.nan, inf + seen.inf, moments, codes), order
 
 
 def _finite(ordered: Array) -> tuple[Array, int, int]:
@@ -136,116 +170,10 @@ def _finite(ordered: Array) -> tuple[Array, int, int]:
     return ordered[first:last], ordered.size - numbers, first + numbers - last
 
 
-def _within_reach(ordered: Array) -> tuple[Array, int]:
-    """The array times 2^-exponent, with fourth powers that float64 can hold.
+def _exponent(a: float, b: float) -> int:
+    """Of the power of two that makes fourth powers of the elements numbers of float64; mostly 0.
 
     Only float64 weights beyond 2^+-200 need it; a power of two changes no figure that is a ratio.
     """
-    _, exponent = np.frexp(np.float64(max(-ordered[0], ordered[-1])))
-    if abs(int(exponent)) <= 200:
-        return ordered, 0
-    return np.ldexp(ordered, -exponent), int(exponent)
-
-
-def _chunks(ordered: Array) -> Iterator[Chunk]:
-    for start in range(0, ordered.size, CHUNK):
-        yield ordered[start : start + CHUNK].astype(np.float64)
-
-
-def _moments(ordered: Array) -> tuple[float, float, float]:
-    """Mean, and second and fourth central moment."""
-    n = ordered.size
-    origin = _quantile(ordered, 0.5)
-    shift = math.fsum(float((chunk - origin).sum()) for chunk in _chunks(ordered)) / n
-    second = fourth = 0.0
-    for chunk in _chunks(ordered):
-        distance = chunk - origin - shift
-        distance *= distance
-        second += float(distance.sum())
-        fourth += float(np.square(distance).sum())
-    return origin + shift, second / n, fourth / n
-
-
-def _quantile(ordered: Array, q: float) -> float:
-    place = (ordered.size - 1) * q
-    below = math.floor(place)
-    low, high = float(ordered[below]), float(ordered[min(below + 1, ordered.size - 1)])
-    return low + (high - low) * (place - below)
-
-
-def _quartiles(ordered: Array) -> dict[str, float]:
-    return {
-        name: _quantile(ordered, q) for name, q in [("q1", 0.25), ("median", 0.5), ("q3", 0.75)]
-    }
-
-
-def _mad(ordered: Array) -> float:
-    """Median of |w - median|, without computing all of them.
-
-    The m elements nearest to the median stand side by side in the sorted array; bisection finds
-    where they begin, and the farther of their two ends is the m-th smallest deviation.
-    """
-    n = ordered.size
-    median = _quantile(ordered, 0.5)
-
-    def smallest(m: int) -> float:
-        first, last = 0, n - m
-        while first < last:
-            middle = (first + last) // 2
-            if median - float(ordered[middle]) > float(ordered[middle + m]) - median:
-                first = middle + 1
-            else:
-                last = middle
-        return max(median - float(ordered[first]), float(ordered[first + m - 1]) - median)
-
-    return smallest((n + 1) // 2) / 2 + smallest(n // 2 + 1) / 2
-
-
-def _rounding(ordered: Array, lattice: Grid) -> tuple[NDArray[np.int64], float, float]:
-    """How many elements each used code stands for; sum of w^2 and of (w' - w)^2."""
-    counts = np.zeros(2**lattice.bits, dtype=np.int64)
-    signal = error = 0.0
-    with _one_thread():
-        for chunk in _chunks(ordered):
-            w = torch.from_numpy(chunk)
-            codes = lattice.codes(w)
-            counts += np.bincount(codes.numpy(), minlength=counts.size)
-            lost = (lattice.values(codes) - w).numpy()
-            signal += float(np.square(chunk).sum())
-            error += float(np.square(lost).sum())
-    return counts[counts > 0], signal, error
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    # torch.round starts threads for a chunk, which wait for each other longer than they compute.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _outliers(ordered: Array, of: Statistics) -> dict[str, int | None]:
-    """Count per rule; None where the rule has no threshold."""
-    tests = {name: _rule(name)(of) for name in OUTLIER_RULES.names()}
-    counts = {name: 0 for name, test in tests.items() if test is not None}
-    for chunk in _chunks(ordered):
-        for name in counts:
-            counts[name] += int(np.count_nonzero(tests[name](chunk)))
-    return {name: counts.get(name) for name in tests}
-
-
-def _entropy(shares: Chunk) -> float:
-    return abs(float(shares @ np.log2(shares)))
-
-
-def _existing(figure: float) -> float | None:
-    return figure if math.isfinite(figure) else None
-
-
-def _without_elements(counts: dict[str, Any]) -> WeightFigures:
-    none: dict[str, Any] = dict.fromkeys(field.name for field in fields(WeightFigures))
-    unknown = dict.fromkeys(OUTLIER_RULES.names())
-    return WeightFigures(**{**none, **counts, "codes_used": 0, "outliers": unknown})
+    _, exponent = math.frexp(max(-a, b))
+    return exponent if abs(exponent) > 200 else 0

@@ -44,7 +44,7 @@ def load_report(path: str | Path) -> Report:
         raise InputError(f"cannot read {shown}: {reason}, expected a report") from error
     except InputError as error:
         raise InputError(f"{shown}: {error}") from error
-    return _of(Report, value)
+    return read_as(Report, value)
 
 
 def load_audit(run: Path) -> DecayAudit | None:
@@ -60,7 +60,7 @@ def load_audit(run: Path) -> DecayAudit | None:
         _check(value, _validator("decay"))
     except (OSError, InputError) as error:
         raise InputError(f"{printable(str(file))}: {error}") from error
-    return _of(DecayAudit, value)
+    return read_as(DecayAudit, value)
 
 
 def parse(content: bytes) -> Any:
@@ -158,17 +158,22 @@ def _short(text: str) -> str:
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
-def _of(kind: Any, value: Any) -> Any:
-    """``value``, which the schema allows, as the type that a data class declares."""
+def read_as(kind: Any, value: Any) -> Any:
+    """``value``, as JSON has it, as a data class or the type that one declares for a field.
+
+    ``read_as(Report, parse(content))`` is the report in a file without the check against the
+    schema, which is for files that qwd did not write itself; what such a file lacks is then a
+    KeyError, TypeError, ValueError or AttributeError.
+    """
     if value is None or kind is Any:
         return value
     args = get_args(kind)
     if get_origin(kind) in (Union, UnionType):
-        return _of(args[0], value)
+        return read_as(args[0], value)
     if get_origin(kind) is tuple:
-        return tuple(_of(args[0], item) for item in value)
+        return tuple(read_as(args[0], item) for item in value)
     if get_origin(kind) is dict:
-        return {key: _of(args[1], item) for key, item in value.items()}
+        return {key: read_as(args[1], item) for key, item in value.items()}
     if is_dataclass(kind):
         return _entry(kind, value)
     # JSON Schema takes 3.0 for an integer, and 3 for a number.
@@ -178,7 +183,7 @@ def _of(kind: Any, value: Any) -> Any:
 def _entry(kind: Any, value: dict[str, Any]) -> Any:
     # The figures of a tensor stand in its entry itself, beside its name.
     found = {**value, "figures": value}
-    return kind(**{n: _of(hint, found[n]) for n, hint in _hints(kind).items() if n in found})
+    return kind(**{n: read_as(hint, found[n]) for n, hint in _hints(kind).items() if n in found})
 
 
 _hints = functools.cache(get_type_hints)

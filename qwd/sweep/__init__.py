@@ -4,6 +4,7 @@
 `read`, `begin`       what is asked for, from options, variables and files; the grid it makes
 `cells_of`            the trainings of a grid, refused where settings contradict each other
 `sweep`               train what is missing, report every cell, compare them
+`qwd.sweep.search`    learning rate, decay and momentum drawn from ranges, the best found
 `Executor`            what trains cells; registered in `qwd.registry.EXECUTORS`
 ====================  ==========================================================================
 

@@ -5,7 +5,7 @@ gets the contract tests of ``tests/sweep/test_executors.py``.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -76,14 +76,25 @@ class Outcome:
     """what was unreadable and has been computed again"""
 
 
+Note = Callable[[str], None]
+
+
+def unheard(text: str) -> None:
+    """Where nobody listens."""
+
+
 class Executor(Protocol):
     """Trains and reports cells; see `qwd.sweep.work` for what becomes of one."""
 
     summary: str
     """a line for `qwd list executors`"""
     tolerance: float
-    """how far weights may be from those of `qwd.train.train`, relative to the largest weight of
-    their tensor; 0 is bitwise"""
+    """how far weights may be from those of `qwd.train.train` after a short training, relative to
+    the largest weight of their tensor; 0 is bitwise"""
+    why: str | None
+    """why it was chosen, a line; None where it was asked for"""
+    note: Note
+    """hears what a user should know; whoever runs the executor sets it"""
 
     def jobs(self, tasks: Sequence[Task], asked: int | None) -> int:
         """How many cells are computed at once, where ``asked`` are wished for."""
@@ -99,9 +110,25 @@ class Executor(Protocol):
 
 
 def executor_called(name: str, tasks: Sequence[Task]) -> tuple[str, Executor]:
-    """The executor of that name, or of ``auto`` the one for these tasks, with its name."""
-    chosen = "processes" if name == AUTO else name
-    return chosen, EXECUTORS.get(chosen)()
+    """The executor of that name, or of ``auto`` the one for these tasks, with its name.
+
+    Of ``auto`` a few steps are measured, see `qwd.sweep.calibration`; its ``why`` is the reason.
+    """
+    if name != AUTO or not tasks:
+        name = "processes" if name == AUTO else name
+        return name, EXECUTORS.get(name)()
+    from qwd.sweep.calibration import choose
+
+    choice = choose(tasks)
+    choice.executor.why = choice.why
+    return choice.name, choice.executor
+
+
+def listen(executor: Executor, note: Note) -> None:
+    """Let ``note`` hear why an executor was chosen, and whatever it has to say later."""
+    executor.note = note
+    if why := getattr(executor, "why", None):
+        note(why)
 
 
 def cores() -> int:

@@ -11,7 +11,7 @@ from qwd.config import MACHINE_SETTINGS, TrainConfig
 from qwd.errors import InputError, UsageError
 from qwd.files import write_text
 from qwd.report.figures import ModelReport, Report
-from qwd.report.load import _of, parse
+from qwd.report.load import parse, read_as
 from qwd.setting import option_name
 from qwd.sweep.layout import DIVERGED
 from qwd.train.layout import REPORT, WEIGHTS, is_run
@@ -100,7 +100,7 @@ def _report(folder: Path, config: TrainConfig) -> ModelReport | None:
         return None
     path = folder / REPORT
     try:
-        found: Report = _of(Report, parse(path.read_bytes()))
+        found: Report = read_as(Report, parse(path.read_bytes()))
         (model,) = found.models
         settings = dict(model.config or {})
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from qwd.report.figures import ModelReport, Report
 from qwd.report.verdict import verdict
 from qwd.report.verdict.figures import Verdict
 from qwd.sweep.cells import Cell
+from qwd.sweep.certifying import with_certificates
 from qwd.sweep.design import Design
 from qwd.sweep.layout import PLACEBO, REPORT
 from qwd.sweep.placebo import placebo_report
@@ -27,10 +28,11 @@ def gathered(
     grid = [models[cell.id] for cell in cells if cell.role is None and cell.id in models]
     report = None
     if grid:
+        found = judged(grid, design, notes)
         report = Report(
             models=tuple(grid),
             comparison=compare_models(grid),
-            verdict=judged(grid, design, notes),
+            verdict=found and with_certificates(found, grid, design, folder),
         )
         write_text(folder / REPORT, RENDERERS.get("json")(report))
     placebo = placebo_report(design, cells, models)

@@ -2,7 +2,8 @@
 
 ``sweep.yaml`` (the grid and the settings of all cells), ``cells/<id>/`` (a run folder each, with
 its own ``report.json``, or with ``diverged.json`` where the loss became infinite or NaN),
-``report.json`` (all cells and their comparison), ``placebo.json`` (the arms without an effect).
+``report.json`` (all cells and their comparison), ``placebo.json`` (the arms without an effect),
+``certificates.json`` (what int8 predicts with another scale of the weights).
 Whoever computes a cell holds the lock in ``.claims/<id>``.
 """
 
@@ -10,7 +11,7 @@ import re
 from pathlib import Path
 
 SWEEP, CELLS, CLAIMS = "sweep.yaml", "cells", ".claims"
-REPORT, PLACEBO = "report.json", "placebo.json"
+REPORT, PLACEBO, CERTIFICATES = "report.json", "placebo.json", "certificates.json"
 DIVERGED = "diverged.json"
 
 SWEEPS = Path("sweeps")

@@ -25,6 +25,8 @@ class Plan:
     """cells to be computed"""
     executor: str
     jobs: int
+    why: str | None
+    """why this executor was chosen; None where it was asked for"""
     warning: str | None
     """that these decays cannot differ visibly"""
     estimate: Estimate | None
@@ -32,7 +34,10 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Of all that is left, with ``jobs`` cells at once that do not slow each other down."""
+        """Of all that is left, with ``jobs`` cells at once that do not slow each other down.
+
+        What one program saves is left out.
+        """
         return self.estimate.seconds / self.jobs if self.estimate else 0.0
 
 
@@ -53,6 +58,7 @@ def planned(opened: Opened, executor: str = AUTO, jobs: int | None = None) -> Pl
         left=left,
         executor=name,
         jobs=chosen.jobs(tasks, jobs),
+        why=getattr(chosen, "why", None),
         warning=trials.warning(cells),
         estimate=trials.estimate(left) if left else None,
     )

@@ -10,12 +10,17 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import IO
+from dataclasses import replace
+from typing import IO, Any
 
 from qwd.errors import reason
-from qwd.sweep.executor import Outcome, Task, cores
+from qwd.sweep.executor import Note, Outcome, Task, cores, unheard
 
 FAULT = 70
+MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 30))
+"""glibc keeps what is freed: else every step has the kernel clear the pages of its tensors anew"""
+Unit = Sequence[Task]
+"""tasks that one process is given at once"""
 
 
 class Processes:
@@ -28,6 +33,10 @@ class Processes:
     summary = "one single-threaded process per core; the weights of `qwd train`, bitwise"
     tolerance = 0.0
 
+    def __init__(self) -> None:
+        self.why: str | None = None
+        self.note: Note = unheard
+
     def jobs(self, tasks: Sequence[Task], asked: int | None) -> int:
         """As many as cores for their threads; no more than tasks."""
         threads = max((task.config.threads or 1 for task in tasks), default=1)
@@ -35,56 +44,98 @@ class Processes:
 
     def run(self, tasks: Sequence[Task], asked: int | None = None) -> Iterator[Outcome]:
         """Compute the tasks; see `qwd.sweep.executor.Executor`."""
-        left = deque(tasks)
-        outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        stopped = threading.Event()
-        workers: list[Worker] = []
+        return handed_out([(task,) for task in tasks], self.jobs(tasks, asked), self.note)
 
-        def work() -> None:
-            """Hand one task after another to a worker, a new one where it died."""
-            worker: Worker | None = None
-            while not stopped.is_set():
-                try:
-                    task = left.popleft()
-                except IndexError:
-                    break
-                try:
-                    if worker is None:
-                        worker = Worker(task.config.threads or 1)
-                        workers.append(worker)
-                        if stopped.is_set():
-                            break
-                    outcome = worker.compute(task)
-                except (OSError, ValueError) as error:
-                    said = worker.last_words() if worker else reason(error)
-                    worker = None
-                    outcome = Outcome(
-                        cell=task.cell,
-                        status="failed",
-                        error=f"its process ended{said and f': {said}'}",
-                        exit_code=FAULT,
-                    )
+
+def handed_out(units: Sequence[Unit], jobs: int, note: Note) -> Iterator[Outcome]:
+    """The outcomes of all tasks, computed by so many processes.
+
+    A unit of several tasks is trained in one program first, and its tasks are then computed one by
+    one: reported, or trained where that was not possible, of which ``note`` hears the reason.
+    """
+    left = deque(units)
+    outcomes: queue.SimpleQueue[Outcome | str] = queue.SimpleQueue()
+    changed = threading.Condition()
+    busy = 0
+    stopped = threading.Event()
+    workers: list[Worker] = []
+
+    def taken() -> Unit | None:
+        """The next unit; None once there is none and nobody can add any."""
+        nonlocal busy
+        with changed:
+            while not left and busy and not stopped.is_set():
+                changed.wait(timeout=1)
+            if stopped.is_set() or not left:
+                return None
+            unit = left.popleft()
+            busy += len(unit) > 1
+            return unit
+
+    def trained(unit: Unit) -> None:
+        """Leave the tasks of a unit to be computed one by one."""
+        nonlocal busy
+        with changed:
+            left.extendleft((replace(task, anew=False),) for task in reversed(unit))
+            busy -= 1
+            changed.notify_all()
+
+    def work() -> None:
+        """Hand one unit after another to a worker, a new one where it died."""
+        worker: Worker | None = None
+        while (unit := taken()) is not None:
+            why: str | None = None
+            outcome: Outcome | None = None
+            try:
+                if worker is None:
+                    worker = Worker(unit[0].config.threads or 1)
+                    workers.append(worker)
+                    if stopped.is_set():
+                        break
+                if len(unit) > 1:
+                    why = worker.train_together(unit)
+                else:
+                    outcome = worker.compute(unit[0])
+            except (OSError, ValueError) as error:
+                said = worker.last_words() if worker else reason(error)
+                worker = None
+                why = f"its process ended{said and f': {said}'}"
+                outcome = Outcome(cell=unit[0].cell, status="failed", error=why, exit_code=FAULT)
+            if len(unit) == 1:
+                assert outcome is not None
                 outcomes.put(outcome)
-            if worker is not None:
-                worker.end()
+                continue
+            if why is not None and not stopped.is_set():
+                outcomes.put(f"--model {unit[0].config.model}: processes, not fused: {why}")
+            trained(unit)
+        if worker is not None:
+            worker.end()
 
-        threads = [
-            threading.Thread(target=work, daemon=True) for _ in range(self.jobs(tasks, asked))
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in tasks:
-                yield outcomes.get()
-        finally:
-            stopped.set()
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(jobs if units else 0)]
+    for thread in threads:
+        thread.start()
+    said: set[str] = set()
+    try:
+        ended, of = 0, sum(len(unit) for unit in units)
+        while ended < of:
+            outcome = outcomes.get()
+            if isinstance(outcome, Outcome):
+                ended += 1
+                yield outcome
+            elif outcome not in said:  # parts of one group say the same
+                said.add(outcome)
+                note(outcome)
+    finally:
+        stopped.set()
+        with changed:
             left.clear()
-            for worker in workers:
-                worker.end()
-            for thread in threads:
-                thread.join(timeout=10)
-            for worker in workers:  # one may have come up meanwhile
-                worker.end()
+            changed.notify_all()
+        for worker in workers:
+            worker.end()
+        for thread in threads:
+            thread.join(timeout=10)
+        for worker in workers:  # one may have come up meanwhile
+            worker.end()
 
 
 class Worker:
@@ -101,7 +152,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR", **limits},
+            env={**MEMORY, **os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR", **limits},
             # Ctrl-C in a terminal is for this process, which then ends its workers.
             start_new_session=True,
         )
@@ -109,10 +160,16 @@ class Worker:
 
     def compute(self, task: Task) -> Outcome:
         """The outcome of a task; OSError or ValueError where the process died."""
-        self._send(task.to_dict())
-        assert self._process.stdout is not None
-        answer = json.loads(self._process.stdout.readline())
+        answer = self._asked(task.to_dict())
         return Outcome(**{**answer, "notes": tuple(answer["notes"])})
+
+    def train_together(self, tasks: Sequence[Task]) -> str | None:
+        """Train them in one program; why not, where that is so. Raises as `compute` does."""
+        return self._asked({"together": [task.to_dict() for task in tasks]})["why"]
+
+    def calibrate(self, tasks: Sequence[Task]) -> dict[str, Any]:
+        """What `qwd.sweep.calibration.measured` says of them. Raises as `compute` does."""
+        return self._asked({"calibrate": [task.to_dict() for task in tasks]})
 
     def last_words(self) -> str:
         """How the process ended, which it has."""
@@ -136,7 +193,12 @@ class Worker:
                 self._said = self._errors.read().decode(errors="replace").strip().splitlines()
                 self._errors.close()
 
-    def _send(self, content: dict[str, object]) -> None:
+    def _asked(self, content: dict[str, Any]) -> dict[str, Any]:
+        self._send(content)
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def _send(self, content: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(content).encode() + b"\n")
         self._process.stdin.flush()

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,18 @@ from qwd.errors import (
     UsageError,
     VerificationError,
 )
-from qwd.files import sole_user, write_text
+from qwd.files import write_text
 from qwd.registry import suggestion
 from qwd.report.figures import ModelReport, Report
 from qwd.sweep.cells import Cell
-from qwd.sweep.claims import claimed, is_busy
+from qwd.sweep.claims import alone, claimed
 from qwd.sweep.design import Design
-from qwd.sweep.executor import AUTO, Outcome, Task, executor_called
+from qwd.sweep.executor import AUTO, Outcome, Task, executor_called, listen
 from qwd.sweep.found import Found, find
 from qwd.sweep.layout import SWEEP, cell_folder, claim_folder, is_sweep
 from qwd.sweep.opening import Opened, found_of, open_sweep, tasks_of
 from qwd.sweep.reading import Given, read, read_design
 
-PATIENCE = 60.0
-"""seconds that another process may take to write a file of the sweep"""
 BY_CODE = {
     error.exit_code: error for error in (UsageError, InputError, StorageError, VerificationError)
 }
@@ -36,6 +34,9 @@ BY_CODE = {
 
 class Watcher:
     """Hears of a sweep's progress; override what is of interest."""
+
+    def planned(self, tasks: Sequence[Task]) -> None:
+        """What is left to do."""
 
     def begins(self, folder: Path, cells: int, left: int, executor: str, jobs: int) -> None:
         """Before the first cell; ``jobs`` are computed at once."""
@@ -128,7 +129,7 @@ def _write_design(opened: Opened) -> None:
     folder, stored = opened.folder, opened.stored
     if opened.design == stored:
         return
-    with _alone(folder):
+    with alone(folder):
         now = read_design(folder) if is_sweep(folder) else None
         if now != stored:
             raise StorageError(f"{folder} was changed by another process: run the command again")
@@ -144,19 +145,46 @@ def _run(
     watcher: Watcher,
 ) -> list[Outcome]:
     name, chosen = executor_called(executor, tasks)
+    watcher.planned(tasks)
     watcher.begins(folder, cells, len(tasks), name, chosen.jobs(tasks, jobs))
+    listen(chosen, watcher.note)
+    by_cell = {task.cell: task for task in tasks}
     outcomes: list[Outcome] = []
     started, trained = time.monotonic(), 0
-    with contextlib.closing(_closing(chosen.run(tasks, jobs))) as running:
-        for outcome in running:
-            outcomes.append(outcome)
-            trained += outcome.status != "busy"
-            per_cell = (time.monotonic() - started) / trained if trained else None
-            left = per_cell and per_cell * (len(tasks) - len(outcomes))
-            watcher.ended(outcome, len(outcomes), len(tasks), left)
-            for text in outcome.notes:
-                watcher.note(f"{outcome.cell} was computed again: {text}")
+    while tasks:
+        with contextlib.closing(_closing(chosen.run(tasks, jobs))) as running:
+            for outcome in running:
+                outcomes.append(outcome)
+                trained += outcome.status != "busy"
+                per_cell = (time.monotonic() - started) / trained if trained else None
+                left = per_cell and per_cell * (len(by_cell) - len(outcomes))
+                shown = _by_its_scheme(outcome, by_cell[outcome.cell])
+                watcher.ended(shown, len(outcomes), len(by_cell), left)
+                for text in outcome.notes:
+                    watcher.note(f"{outcome.cell} was computed again: {text}")
+        tasks = [by_cell[outcome.cell] for outcome in outcomes if _abandoned(outcome, by_cell)]
+        again = {task.cell for task in tasks}
+        outcomes = [outcome for outcome in outcomes if outcome.cell not in again]
     return outcomes
+
+
+def _abandoned(outcome: Outcome, tasks: Mapping[str, Task]) -> bool:
+    """Whether a cell was in the hands of another process, which has not finished it."""
+    task = tasks[outcome.cell]
+    return (
+        outcome.status == "busy"
+        and not find(task.folder, task.config).ended
+        and not claimed(task.claim)
+    )
+
+
+def _by_its_scheme(outcome: Outcome, task: Task) -> Outcome:
+    """With the accuracy under the scheme that a quantization-aware training is for."""
+    if outcome.status != "done" or not task.config.qat:
+        return outcome
+    model = find(task.folder, task.config).model
+    trained = [found.accuracy for found in model.schemes.values() if found.qat] if model else []
+    return replace(outcome, int8_accuracy=trained[0] if trained else None)
 
 
 def _closing(outcomes: Iterator[Outcome]) -> Generator[Outcome, None, None]:
@@ -171,18 +199,18 @@ def _finished(
     watcher: Watcher,
 ) -> Sweep:
     """Gather what there is; with the last cell of the last process that is everything."""
+    from qwd.sweep.certifying import prepare
     from qwd.sweep.gathering import gathered
 
     folder, design, cells = opened.folder, opened.design, opened.cells
     failed = tuple(outcome for outcome in outcomes if outcome.status == "failed")
     tried = {outcome.cell for outcome in outcomes}
-    with _alone(folder):
-        now = {
-            cell.id: find(cell_folder(folder, cell.id), cell.config)
-            if cell.id in tried or not found[cell.id].ended
-            else found[cell.id]
-            for cell in cells
-        }
+    now = _looked_at(opened, {n: each for n, each in found.items() if n not in tried})
+    # Networks take their time, for which nobody need wait.
+    grid = [model for c in cells if c.role is None and (model := now[c.id].model)]
+    prepare(grid, design, folder)
+    with alone(folder):
+        now = _looked_at(opened, now)
         models = {name: each.model for name, each in now.items() if each.model is not None}
         unended = [n for n, each in now.items() if not each.ended and n not in _names(failed)]
         elsewhere = tuple(name for name in unended if claimed(claim_folder(folder, name)))
@@ -204,21 +232,15 @@ def _finished(
     )
 
 
+def _looked_at(opened: Opened, known: Mapping[str, Found]) -> dict[str, Found]:
+    """What there is of every cell; those known to have ended are not read again."""
+    return {
+        cell.id: known[cell.id]
+        if cell.id in known and known[cell.id].ended
+        else find(cell_folder(opened.folder, cell.id), cell.config)
+        for cell in opened.cells
+    }
+
+
 def _names(outcomes: Iterable[Outcome]) -> set[str]:
     return {outcome.cell for outcome in outcomes}
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the sweep's own files; StorageError where another process keeps them for long."""
-    last = time.monotonic() + PATIENCE
-    with contextlib.ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(sole_user(folder))
-                break
-            except StorageError as error:
-                if not is_busy(error) or time.monotonic() > last:
-                    raise
-                time.sleep(0.05)
-        yield

@@ -63,7 +63,7 @@ def _ended(task: Task, error: QwdError, status: str) -> Outcome:
 
 def _computed(task: Task, notes: list[str]) -> Outcome:
     if task.anew:
-        _throw_away(task.folder)
+        throw_away(task.folder)
     found = find(task.folder, task.config)
     if found.diverged is not None:  # by another process, since the task was made
         return _ended(task, DivergedError(found.diverged), "diverged")
@@ -90,7 +90,7 @@ def _trained_and_reported(task: Task, notes: list[str]) -> ModelReport:
             if str(task.folder) not in str(error):
                 raise
             notes.append(str(error))
-    _throw_away(task.folder)
+    throw_away(task.folder)
     return _continued(task)
 
 
@@ -121,7 +121,8 @@ def _continued(task: Task) -> ModelReport:
     return model
 
 
-def _throw_away(folder: Path) -> None:
+def throw_away(folder: Path) -> None:
+    """Remove a run folder; StorageError while someone trains in it."""
     if folder.exists():
         with sole_user(folder):  # nobody trains in it by hand
             pass

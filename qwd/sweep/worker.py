@@ -1,6 +1,7 @@
 """The process that computes cells, one after another: ``python -m qwd.sweep.worker``.
 
-Lines of JSON on stdin: first what to set up, then a task each; a line on stdout answers each task.
+Lines of JSON on stdin: first what to set up, then a task each, or several to be trained in one
+program or measured; a line on stdout answers each of them.
 At the end of stdin, which is also that of the parent however it dies, the process ends at once:
 every file of a run is replaced as a whole, so that half a training can be resumed.
 """
@@ -31,8 +32,19 @@ def main() -> None:
     from qwd.sweep.work import compute
 
     while True:
-        outcome = compute(Task.of_dict(tasks.get()))
-        answers.write(json.dumps(asdict(outcome)) + "\n")
+        content = tasks.get()
+        if "together" in content:
+            from qwd.sweep.together import train_together
+
+            why = train_together([Task.of_dict(each) for each in content["together"]])
+            answer: dict[str, Any] = {"why": why}
+        elif "calibrate" in content:
+            from qwd.sweep.calibration import measured
+
+            answer = asdict(measured([Task.of_dict(each) for each in content["calibrate"]]))
+        else:
+            answer = asdict(compute(Task.of_dict(content)))
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 

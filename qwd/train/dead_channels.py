@@ -20,7 +20,8 @@ class DeadChannels:
 
     def __init__(self, model: nn.Module):
         self.relus = {n: m for n, m in model.named_modules() if isinstance(m, RELUS)}
-        self._alive: dict[tuple[str, int], Tensor] = {}
+        self.alive: dict[tuple[str, int], Tensor] = {}
+        """of each ReLU and number of channels, bool [channels]"""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -28,7 +29,7 @@ class DeadChannels:
 
         Outputs are only read, as each call returns them: a later one in place changes nothing.
         """
-        self._alive = {}
+        self.alive = {}
         hooks = [m.register_forward_hook(self._hook(n)) for n, m in self.relus.items()]
         try:
             yield
@@ -42,11 +43,11 @@ class DeadChannels:
         A channel is dead where it was zero in all calls. Calls of one ReLU on different numbers of
         channels, as in torchvision's bottlenecks, are counted side by side.
         """
-        if not self._alive:
+        if not self.alive:
             return {}
-        alive = torch.cat(list(self._alive.values())).cpu().split([n for _, n in self._alive])
+        alive = torch.cat(list(self.alive.values())).cpu().split([n for _, n in self.alive])
         found: dict[str, tuple[int, int]] = {}
-        for (name, channels), mask in zip(self._alive, alive, strict=True):
+        for (name, channels), mask in zip(self.alive, alive, strict=True):
             dead, of = found.get(name, (0, 0))
             found[name] = dead + channels - int(mask.sum()), of + channels
         return found
@@ -61,6 +62,6 @@ class DeadChannels:
             # Nothing is negative, so the sum is 0 where all are. amax is slower in most layouts.
             alive = output.sum(positions) != 0
             key = name, alive.numel()
-            self._alive[key] = self._alive[key] | alive if key in self._alive else alive
+            self.alive[key] = self.alive[key] | alive if key in self.alive else alive
 
         return look

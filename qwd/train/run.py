@@ -43,7 +43,7 @@ class Run:
 
     @property
     def dose(self) -> float | None:
-        """D that the stored weights were given; None where the form has none, or it is not stored."""
+        """D that the stored weights were given; None where the form or the file has none."""
         best = self.metrics[-1]["best_epoch"] if self.config.early_stop else None
         return self.metrics[int(best or len(self.metrics)) - 1].get("dose")
 

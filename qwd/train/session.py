@@ -12,13 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qwd import decay
-from qwd.config import MACHINE_SETTINGS, TrainConfig
+from qwd.config import TrainConfig
 from qwd.errors import DivergedError, InputError, UsageError, reason
 from qwd.files import sole_user
 from qwd.quantize.folding import fold_plan
 from qwd.quantize.statistics import mean_range
-from qwd.setting import option_name
-from qwd.train import layout, run, seeding
+from qwd.train import filing, layout, run, seeding
 from qwd.train.awareness import Awareness, trainable
 from qwd.train.data import Data
 from qwd.train.data.augment import augmentation
@@ -63,7 +62,7 @@ def train(
     if resume:
         if not layout.is_run(folder):
             raise UsageError(f"--resume: {folder} is no run folder; leave --resume out to start it")
-        config = _same_run(run.read_config(folder), config, folder)
+        config = filing.settings_to_resume(folder, config)
         if layout.is_finished(folder):
             return run.read_run(folder)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -78,42 +77,16 @@ def train(
 
 def _run_all(session: "Session", folder: Path, resume: bool, watcher: Watcher) -> None:
     """From the start, or the stored state, to the trained weights in ``folder``."""
-    state = run.read_checkpoint(folder) if resume else None
-    if state is not None:
-        session.restore(state, folder)
-    else:
-        run.write_start(folder, session.config, session.device, session.audit)
+    filing.begin(session, folder, resume)
     watcher.begins(session.plan(folder), len(session.history))
     while not session.ended:
         session.run_epoch(len(session.history), watcher)
-        run.write_checkpoint(folder, session.state())
-        run.write_metrics(folder, session.history)
+        filing.store(session, folder)
         watcher.epoch_ended(session.history[-1])
     if len(session.history) < session.config.epochs:
         kept = session.config.early_stop is not None
         watcher.stopped(len(session.history), session.stopping.epoch, kept)
-    # Again, for a run that was killed between its last checkpoint and these.
-    run.write_metrics(folder, session.history)
-    session.stopping.restore(session.model)
-    if session.config.qat:
-        run.write_grids(folder, session.awareness.grids())
-    # The last file: with it a run is finished.
-    run.write_model(folder, session.network)
-
-
-def _same_run(stored: TrainConfig, asked: TrainConfig, folder: Path) -> TrainConfig:
-    """The settings to resume with: the stored ones, on the machine that is asked for."""
-    machine = {name: getattr(asked, name) for name in MACHINE_SETTINGS}
-    for name, value in vars(asked).items():
-        # Normalisation that is not asked for is the one computed when the run began.
-        if name in MACHINE_SETTINGS or (name in ("mean", "std") and value is None):
-            continue
-        if value != getattr(stored, name):
-            raise UsageError(
-                f"{option_name(name)} {value!r}: the run in {folder} has "
-                f"{getattr(stored, name)!r}; resume it with that, or choose another --out"
-            )
-    return replace(stored, **machine)
+    filing.finish(session, folder)
 
 
 class Session:
@@ -158,7 +131,11 @@ class Session:
             audit=self.audit,
             steps_per_epoch=self.steps_per_epoch,
             dose=self.planned.dose(self.config.coefficient),
-            advice=advice(self.planned, self.config.coefficient),
+            advice=advice(
+                self.planned,
+                self.config.coefficient,
+                option="--wd" if self.config.qat_wd is None else "--qat-wd",
+            ),
             notes=(*self.notes, *self.data.notes, *self._batch_note(), *self.audit.warnings),
         )
 
@@ -187,11 +164,22 @@ class Session:
             right += hits
             watcher.stepped(epoch + 1, step, self.steps_per_epoch)
         seen = self.steps_per_epoch * self.batch_size
-        train_loss, train_accuracy = loss_sum.item() / self.steps_per_epoch, right.item() / seen
+        training = loss_sum.item() / self.steps_per_epoch, right.item() / seen
         with self.watch.validating(), self.awareness.resting():
-            validation_loss, validation_accuracy = loss_and_accuracy(
-                self.model, self.data.validation, self.device
-            )
+            validation = loss_and_accuracy(self.model, self.data.validation, self.device)
+        self.epoch_ended(rate, training, validation)
+        self.history[-1]["seconds"] = time.perf_counter() - started
+
+    def epoch_ended(
+        self, rate: float, training: tuple[float, float], validation: tuple[float, float]
+    ) -> None:
+        """Append the row of an epoch whose first rate was ``rate``, and see what follows from it.
+
+        ``training`` and ``validation`` are loss and accuracy; the seconds are left open. Raises
+        DivergedError.
+        """
+        epoch, (train_loss, train_accuracy) = len(self.history), training
+        validation_loss, validation_accuracy = validation
         if not math.isfinite(train_loss) or not math.isfinite(validation_loss):
             raise DivergedError(
                 f"training diverged in epoch {epoch + 1}: the loss is not finite; "
@@ -213,14 +201,13 @@ class Session:
                 "folded_range": self.folded_range(),
                 **self.awareness.row(self.data),
                 **self.watch.row(),
-                "seconds": time.perf_counter() - started,
+                "seconds": None,
             }
         )
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The augmented images and labels of one epoch, in whole batches; seeds everything."""
-        generator = seeding.seed_everything(self.config.seed, epoch)
-        order = torch.randperm(len(self.data.train), generator=generator)
+        order, generator = self.order(epoch)
         return self.data.train.batches(
             order,
             self.batch_size,
@@ -230,13 +217,18 @@ class Session:
             drop_last=True,
         )
 
+    def order(self, epoch: int) -> tuple[Tensor, torch.Generator]:
+        """Seed everything for an epoch: int64 positions of the images, and what augments them."""
+        generator = seeding.seed_everything(self.config.seed, epoch)
+        return torch.randperm(len(self.data.train), generator=generator), generator
+
     def step(
         self, images: Tensor, labels: Tensor, *, watched: bool = False
     ) -> tuple[Tensor, Tensor]:
         """One update; returns the loss and the number of images classified rightly."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
             outputs = self.model(images)
-            loss = F.cross_entropy(outputs, labels)
+            loss = self.loss(outputs, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if watched:
@@ -247,6 +239,10 @@ class Session:
         self.given.step(self.schedule.rate)
         self.schedule.step()
         return loss.detach(), (outputs.detach().argmax(dim=1) == labels).sum()
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """What is minimised, decay aside: the mean cross-entropy of a batch, in nats."""
+        return F.cross_entropy(outputs, labels)
 
     def folded_range(self) -> float | None:
         """Mean weight range as deployed, weighted by elements."""

@@ -83,10 +83,11 @@ class Watch:
         self.penalty = penalty
         self.dead = DeadChannels(model)
         # An empty tensor has no extremes; its figures stay None.
-        self._filled = {n: w for n, w in self.weights.items() if w.numel()}
+        self.filled = {n: w for n, w in self.weights.items() if w.numel()}
         self._before: list[tuple[Tensor, Tensor]] = []
         self._coefficients: list[float] = []
-        self._measured: Tensor | None = None
+        self.measured: Tensor | None = None
+        """[penalty, then `Raw` of each weight], of the last step that was watched"""
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -96,7 +97,7 @@ class Watch:
         """
         self._before = [
             (w.to(arithmetic_dtype(w.dtype), copy=True), _gradient_norm(w))
-            for w in self._filled.values()
+            for w in self.filled.values()
         ]
         attached = attached_to(self.optimizer)
         self._coefficients = [
@@ -108,10 +109,10 @@ class Watch:
     def after_step(self) -> None:
         """Right after ``optimizer.step``: measure what became of the weights."""
         numbers = [self._penalty()] if self.penalty != "none" else []
-        for w, (before, gradient) in zip(self._filled.values(), self._before, strict=True):
-            numbers += _raw(before, w.to(before.dtype), gradient)
+        for w, (before, gradient) in zip(self.filled.values(), self._before, strict=True):
+            numbers += raw_of(before, w.to(before.dtype), gradient)
         self._before = []
-        self._measured = torch.stack(numbers) if numbers else None
+        self.measured = torch.stack(numbers) if numbers else None
 
     @contextmanager
     def validating(self) -> Iterator[None]:
@@ -134,17 +135,17 @@ class Watch:
 
         A figure that does not exist or is not finite is None; the columns are always the same.
         """
-        numbers = self._measured.double().tolist() if self._measured is not None else []
-        self._measured = None
+        numbers = self.measured.double().tolist() if self.measured is not None else []
+        self.measured = None
         penalty = numbers.pop(0) if numbers and self.penalty != "none" else None
         width = len(Raw._fields)
         rows = [Raw(*numbers[i : i + width]) for i in range(0, len(numbers), width)]
         # No rows where no step was watched.
         found = {
             name: _figures([raw], [w.numel()])
-            for (name, w), raw in zip(self._filled.items(), rows, strict=False)
+            for (name, w), raw in zip(self.filled.items(), rows, strict=False)
         }
-        total = _figures(rows, [w.numel() for w in self._filled.values()])
+        total = _figures(rows, [w.numel() for w in self.filled.values()])
         dead = self.dead.counts()
         row = {figure: total.get(figure) for figure in FIGURES}
         row |= {"penalty": _finite(penalty), "dead_channels": _share(*dead.values())}
@@ -177,7 +178,8 @@ def _gradient_norm(w: Tensor) -> Tensor:
     return torch.linalg.vector_norm(values, dtype=arithmetic_dtype(g.dtype))
 
 
-def _raw(u: Tensor, v: Tensor, gradient: Tensor) -> Raw[Tensor]:
+def raw_of(u: Tensor, v: Tensor, gradient: Tensor) -> Raw[Tensor]:
+    """What is measured of a weight: u before a step, v after it, and the gradient's norm []."""
     norm = torch.linalg.vector_norm
     change = v - u
     before = norm(u)

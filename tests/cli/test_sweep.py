@@ -118,6 +118,7 @@ def test_a_dry_run_shows_cells_doses_and_time_and_writes_nothing(tmp_path: Path)
 
 def test_the_question_and_its_answer(tmp_path: Path) -> None:
     args = ("sweep", *SMALL, "--wd", "0,1e-2", "--seeds", 2, "--epochs", 1)
+    args = (*args, "--executor", "processes")
     done = qwd(*args, "--name", "q", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     heard = done.stderr.splitlines()

@@ -57,3 +57,16 @@ def test_rates_of_the_normal_distribution():
     q3 = float(norm.ppf(0.75))
     assert round(per_million(q3 + 1.5 * 2 * q3)) == 6977
     assert round(per_million(3.5 / 0.6745 * q3)) == 465
+
+
+def test_tails_are_true_from_some_distance_on():
+    w = np.linspace(-12, 14, 1001)
+    for name in ("sigma>3", "sigma>4", "sigma>6", "iqr>1.5", "mad>3.5"):
+        test = OUTLIER_RULES.get(name)(OF)
+        assert isinstance(test, outliers.Tails)
+        found = test(w)
+        left, right = found[w <= test.centre], found[w >= test.centre]
+        assert not test(np.array([test.centre])).any()
+        assert (np.diff(left.astype(int)) <= 0).all()
+        assert (np.diff(right.astype(int)) >= 0).all()
+        assert found.any()

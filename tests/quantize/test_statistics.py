@@ -67,6 +67,7 @@ def reference(w: torch.Tensor) -> dict:
         "crowding": len(np.unique(x)) / len(used),
         "zeros": int((x == 0).sum()),
         "outliers": outliers,
+        "widths": (),
     }
 
 
@@ -184,6 +185,7 @@ def test_no_finite_element_no_figures(w):
     assert figures.pop("numel") == w.numel() == figures.pop("nan")
     assert [figures.pop(name) for name in ("inf", "codes_used", "zeros")] == [0, 0, 0]
     assert set(figures.pop("outliers").values()) == {None}
+    assert figures.pop("widths") == ()
     assert set(figures.values()) == {None}
 
 

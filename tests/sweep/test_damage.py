@@ -120,6 +120,28 @@ def test_a_cell_in_other_hands_is_left_to_them(copied: Path, here: Here) -> None
     assert done.report is not None
 
 
+def test_what_another_process_left_behind_is_computed(copied: Path, monkeypatch) -> None:
+    """It held the cell when this one came to it, and died before it was done."""
+    for name in CELLS[:2]:
+        (copied / "cells" / name / "report.json").unlink()
+
+    class Second(Here):
+        def run(self, tasks, asked=None):
+            if not self.computed:
+                with sole_user(claim_folder(copied, CELLS[0])):
+                    yield from super().run(tasks)
+            else:
+                yield from super().run(tasks)
+
+    executor = Second()
+    monkeypatch.setattr("qwd.sweep.session.executor_called", lambda n, t: ("here", executor))
+    done, heard = resumed(copied)
+    assert executor.computed == [*CELLS[:2], CELLS[0]]
+    assert [outcome.status for outcome in heard.outcomes] == ["busy", "done", "done"]
+    assert (list(done.models), done.elsewhere, done.failed) == (CELLS, (), ())
+    assert done.report is not None
+
+
 def test_what_another_process_finished_meanwhile_is_not_trained_twice(
     copied: Path, monkeypatch
 ) -> None:

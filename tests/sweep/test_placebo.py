@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qwd.report.load import load_report
-from qwd.report.verdict import verdict
+from qwd.report.verdict import certified, verdict
 from qwd.sweep import begin, cells_of, read
 from qwd.sweep.placebo import DOSE, alarms, with_arms
 from qwd.sweep.reading import read_design
@@ -46,7 +46,13 @@ def test_the_arms_are_a_faint_decay_no_decay_and_other_seeds(made: Path) -> None
 def test_the_arms_stay_out_of_the_verdict_on_the_grid(made: Path) -> None:
     report = load_report(made)
     assert {m.name for m in report.models} == {"wd1e-3-s0", "wd0.01-s0", "wd1e-3-s1", "wd0.01-s1"}
-    assert report.verdict == verdict(report.models, reference=1e-3)
+    assert report.verdict == certified(
+        verdict(report.models, reference=1e-3),
+        "mlp on digits",
+        "wd 0.01",
+        [],
+        "ao-static was not reported",
+    )
 
 
 def test_the_same_verdict_judges_the_arms(made: Path) -> None:

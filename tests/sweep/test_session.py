@@ -11,7 +11,7 @@ from qwd.errors import UsageError
 from qwd.layers import from_layers, load_yaml
 from qwd.report.comparison import compare_models
 from qwd.report.load import load_report
-from qwd.report.verdict import verdict
+from qwd.report.verdict import certified, verdict
 from qwd.sweep.reading import read_design
 from qwd.sweep.session import sweep
 from qwd.train.session import train
@@ -34,7 +34,9 @@ def test_the_report_holds_every_cell_the_comparison_and_the_verdict(finished: Pa
     models = [load_report(finished / "cells" / name).models[0] for name in CELLS]
     assert list(report.models) == models
     assert report.comparison == compare_models(models)
-    assert report.verdict == verdict(models, reference=1e-2)
+    assert report.verdict == certified(
+        verdict(models, reference=1e-2), "mlp on digits", "wd 0", [], "ao-static was not reported"
+    )
     assert report.comparison is not None
     assert [group.wd for group in report.comparison.groups] == [0.0, 1e-2]
 

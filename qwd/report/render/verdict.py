@@ -1,13 +1,14 @@
 """A verdict as blocks: the answer, what was tested, what is exploratory, and what int8 ignores."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from qwd.report.metrics import unit
 from qwd.report.render import numbers
 from qwd.report.render.blocks import Block, Heading, Note, Table
 from qwd.report.render.side_by_side import LABELS
 from qwd.report.verdict.figures import (
+    Certificate,
     Change,
     Contrast,
     Estimate,
@@ -18,8 +19,6 @@ from qwd.report.verdict.figures import (
 from qwd.report.verdict.words import with_interval
 
 MORE_LABELS = {"codes_used": "codes used, raw", "folded_codes_used": "codes used, folded"}
-NAMES = 3
-"""skipped layers named of a certificate"""
 
 
 def blocks(verdict: Verdict) -> Iterator[Block]:
@@ -34,7 +33,7 @@ def blocks(verdict: Verdict) -> Iterator[Block]:
         "else is exploratory: 95 % intervals, no test."
     )
     if verdict.left_out:
-        yield Note(f"Left out, of no comparison: {_some(verdict.left_out)}.")
+        yield Note(f"Left out, of no comparison: {numbers.listed(verdict.left_out)}.")
 
 
 def _setting(setting: SettingVerdict, *, several: bool) -> Iterator[Block]:
@@ -54,6 +53,7 @@ def _setting(setting: SettingVerdict, *, several: bool) -> Iterator[Block]:
     for contrast in setting.contrasts:
         yield from _certificates(contrast)
         yield from _notes(contrast)
+    yield from _uncertified(setting.contrasts)
 
 
 def _primary(setting: SettingVerdict) -> Table:
@@ -143,19 +143,46 @@ def _factors(parts: list[tuple[str, str, ScaleShape]]) -> Table:
 
 def _certificates(contrast: Contrast) -> Iterator[Note]:
     for found in contrast.certificates:
-        seed = f", seed {found.seed}" if found.seed is not None else ""
-        text = (
-            f"Certificate ({contrast.arm.name}{seed}): {found.changed} of "
-            f"{numbers.count(found.images)} {found.scheme} predictions change where "
-            f"{found.rescaled} layers before BatchNorm are multiplied by the power of two nearest "
-            f"to their ratio of norms"
+        yield Note(f"{_certificate(contrast.arm.name, found)}.")
+
+
+def _certificate(decay: str, found: Certificate) -> str:
+    """``0 of 360 ao-static predictions change``, and what was done to the network."""
+    seed = f", seed {found.seed}" if found.seed is not None else ""
+    if found.rescaled:
+        said = (
+            f"{numbers.count(found.changed)} of {numbers.count(found.images)} {found.scheme} "
+            f"predictions change where {_layers(found.rescaled)} before BatchNorm "
+            f"{'is' if found.rescaled == 1 else 'are'} multiplied by the power of two nearest to "
+            "the ratio of norms"
         )
         if found.unchanged:
-            text += f"; {found.unchanged} more have the factor 1"
-        if found.skipped:
-            skipped = [f"{layer.name} ({layer.reason})" for layer in found.skipped]
-            text += f"; skipped: {_some(skipped)}"
-        yield Note(f"{text}.")
+            said += f"; {numbers.count(found.unchanged)} more have the factor 1"
+    else:
+        said = "nothing is rescaled"
+        if found.unchanged:
+            said += (
+                f": the power of two nearest to the ratio of norms is 1 for "
+                f"{_layers(found.unchanged)} before BatchNorm"
+            )
+    if found.skipped:
+        skipped = [f"{layer.name} ({layer.reason})" for layer in found.skipped]
+        said += f"; skipped: {numbers.listed(skipped)}"
+    return f"Certificate ({decay}{seed}): {said}"
+
+
+def _layers(n: int) -> str:
+    return f"{numbers.count(n)} layer{'s' * (n != 1)}"
+
+
+def _uncertified(contrasts: Sequence[Contrast]) -> Iterator[Note]:
+    """Why there is no certificate, each reason once."""
+    at: dict[str, list[str]] = {}
+    for contrast in contrasts:
+        if contrast.uncertified:
+            at.setdefault(contrast.uncertified, []).append(contrast.arm.name)
+    for why, arms in at.items():
+        yield Note(f"No certificate at {numbers.listed(arms)}: {why}.")
 
 
 def _notes(contrast: Contrast) -> Iterator[Note]:
@@ -185,8 +212,3 @@ def _factor(log: Estimate) -> str:
 
 def _p(value: float | None) -> str:
     return numbers.NONE if value is None else f"{value:.2g}"
-
-
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-    return ", ".join(names[:NAMES]) + more

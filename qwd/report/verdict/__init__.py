@@ -8,14 +8,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qwd.report.verdict.certificate import certified, certify
+    from qwd.report.verdict.certificate import Certifier, certified, certify
     from qwd.report.verdict.judging import judge, verdict
 
-__all__ = ["certified", "certify", "judge", "verdict"]
+__all__ = ["Certifier", "certified", "certify", "judge", "verdict"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "certificate" if name.startswith("certif") else "judging"
+    home = "certificate" if name.lower().startswith("certif") else "judging"
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -7,33 +7,37 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from qwd.report.verdict.conclusion import change_of, conclusions, of_more_decay, some
 from qwd.report.verdict.figures import Arm, Change, Contrast, Estimate
-from qwd.report.verdict.words import OPPOSITES, Word, with_interval
-
-SHOWN = 3
-"""decays named for one finding; the others are counted"""
+from qwd.report.verdict.words import Word, with_interval
 
 
 def answer(reference: Arm, contrasts: Sequence[Contrast], least: int) -> str:
     """What the contrasts with one reference say; ``least`` is how many pairs a test needs."""
     sentences = [
-        f"Against {reference.name}, {_pairs(contrasts)}, with 95 % intervals:",
+        f"Against {reference.name}, {_pairs(contrasts)}, with 95 % intervals in brackets.",
+        *conclusions(reference, contrasts),
         _reply(
-            "does more decay keep raw ranges more compact?",
+            "Does more decay keep raw ranges more compact?",
             [_says_yes(c, "range", Word.MORE_COMPACT) for c in contrasts],
             _findings("range", contrasts),
         ),
         _reply(
-            "Does what int8 sees, the range after folding, follow?",
-            [_follows(c) for c in contrasts],
+            "Does it keep the ranges that int8 sees, after folding, more compact?",
+            [_says_yes(c, "folded_range", Word.MORE_COMPACT) for c in contrasts],
             _findings("folded_range", contrasts),
         ),
-        _relative_to_spread(contrasts),
+        _exploratory(
+            "Their change relative to the spread of the weights",
+            "folded_range_over_std",
+            contrasts,
+        ),
         _reply(
-            "Is int8 accuracy better with more decay?",
+            "Does it help int8 accuracy?",
             [_says_yes(c, "int8_accuracy", Word.BETTER) for c in contrasts],
             _findings("int8_accuracy", contrasts),
         ),
+        _exploratory("Float accuracy changes by", "float_accuracy", contrasts),
         _disagreements(contrasts),
         _factors(contrasts),
         _too_few(contrasts, least),
@@ -48,31 +52,14 @@ def _pairs(contrasts: Sequence[Contrast]) -> str:
     return f"paired over {few} to {many} seeds"
 
 
-def _change(contrast: Contrast, metric: str) -> Change | None:
-    return next((change for change in contrast.changes if change.metric == metric), None)
-
-
 def _says_yes(contrast: Contrast, metric: str, yes: Word) -> str | None:
-    """Whether more decay gives the word ``yes``; words on a smaller decay are turned round."""
-    change = _change(contrast, metric)
-    if change is None or change.word is None or contrast.more_decay is None:
+    """Whether more decay gives the word ``yes``."""
+    word = of_more_decay(contrast, metric)
+    if word is None:
         return None
-    if change.word is Word.UNDECIDED:
-        return "undecided"
-    if change.word is Word.EQUIVALENT:
-        return "not beyond the margin"
-    word = change.word if contrast.more_decay else OPPOSITES[change.word]
+    if word in (Word.UNDECIDED, Word.EQUIVALENT):
+        return {Word.UNDECIDED: "undecided", Word.EQUIVALENT: "not beyond the margin"}[word]
     return "yes" if word is yes else "no"
-
-
-def _follows(contrast: Contrast) -> str | None:
-    """Whether the folded range has the word of the raw one."""
-    raw, folded = _change(contrast, "range"), _change(contrast, "folded_range")
-    if raw is None or folded is None:
-        return None
-    if Word.UNDECIDED in (raw.word, folded.word):
-        return "undecided"
-    return "yes" if raw.word is folded.word else "no"
 
 
 def _reply(question: str, replies: Sequence[str | None], findings: str) -> str:
@@ -97,7 +84,7 @@ def _findings(metric: str, contrasts: Sequence[Contrast]) -> str:
     """The figure at each decay, decays with the same words together."""
     by_phrase: dict[str, list[tuple[Contrast, Change]]] = {}
     for contrast in contrasts:
-        change = _change(contrast, metric)
+        change = change_of(contrast, metric)
         if change is not None:
             by_phrase.setdefault(str(change.phrase), []).append((contrast, change))
     return "; ".join(f"{phrase} at {_named(found)}" for phrase, found in by_phrase.items())
@@ -106,33 +93,25 @@ def _findings(metric: str, contrasts: Sequence[Contrast]) -> str:
 def _named(found: Sequence[tuple[Contrast, Change]]) -> str:
     """Decays with their changes and intervals, the largest changes first."""
     largest = sorted(found, key=lambda pair: -abs(pair[1].mean))
-    return _list([f"{contrast.arm.name} ({_numbers(c)})" for contrast, c in largest])
+    return some([f"{contrast.arm.name} ({_numbers(c)})" for contrast, c in largest])
 
 
 def _numbers(change: Change) -> str:
     return with_interval(change.mean, change.low, change.high, change.unit)
 
 
-def _list(items: Sequence[str]) -> str:
-    """``a, b and c``, or ``a, b, c and 4 more``."""
-    if len(items) > SHOWN:
-        return f"{', '.join(items[:SHOWN])} and {len(items) - SHOWN} more"
-    return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]]))
-
-
-def _relative_to_spread(contrasts: Sequence[Contrast]) -> str:
-    pairs = [(c, _change(c, "folded_range_over_std")) for c in contrasts]
+def _exploratory(what: str, metric: str, contrasts: Sequence[Contrast]) -> str:
+    """A figure that is not tested, at each decay."""
+    pairs = [(c, change_of(c, metric)) for c in contrasts]
     found = [(c, change) for c, change in pairs if change is not None]
-    if not found:
-        return ""
-    return f"Its change relative to the spread of the weights (exploratory): {_named(found)}."
+    return f"{what} (exploratory): {_named(found)}." if found else ""
 
 
 def _disagreements(contrasts: Sequence[Contrast]) -> str:
     """Where raw range, folded range and accuracy are decided and do not say the same."""
     where: dict[str, list[str]] = {}
     for contrast in contrasts:
-        raw = _change(contrast, "range")
+        raw = change_of(contrast, "range")
         if raw is None or raw.word in (None, Word.UNDECIDED):
             continue
         better = {Word.MORE_COMPACT: Word.BETTER, Word.LESS_COMPACT: Word.WORSE}
@@ -143,14 +122,14 @@ def _disagreements(contrasts: Sequence[Contrast]) -> str:
         others = [
             f"{what} is {change.phrase}"
             for metric, (what, word) in expected.items()
-            if (change := _change(contrast, metric)) and change.word not in (word, Word.UNDECIDED)
+            if (change := change_of(contrast, metric)) and change.word not in (word, Word.UNDECIDED)
         ]
         if others:
             text = f"the raw range is {raw.phrase}, but {' and '.join(others)}"
             where.setdefault(text, []).append(contrast.arm.name)
     if not where:
         return ""
-    return f"They disagree: {'; '.join(f'at {_list(at)} {text}' for text, at in where.items())}."
+    return f"They disagree: {'; '.join(f'at {some(at)} {text}' for text, at in where.items())}."
 
 
 def _factors(contrasts: Sequence[Contrast]) -> str:
@@ -166,7 +145,7 @@ def _factors(contrasts: Sequence[Contrast]) -> str:
     ]
     return (
         "The ratio of raw ranges is a factor common to the weights of a tensor, which rounding "
-        f"with scale = (b-a)/255 ignores, times one of shape: {_list(said)}."
+        f"with scale = (b-a)/255 ignores, times one of shape: {some(said)}."
     )
 
 
@@ -181,4 +160,4 @@ def _too_few(contrasts: Sequence[Contrast], least: int) -> str:
     few = [contrast.arm.name for contrast in contrasts if len(contrast.seeds) < least]
     if not few:
         return ""
-    return f"No test is claimed at {_list(few)}: fewer than {least} seeds cannot reject."
+    return f"No test is claimed at {some(few)}: fewer than {least} seeds cannot reject."

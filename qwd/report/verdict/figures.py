@@ -117,6 +117,8 @@ class Contrast:
     raw: ScaleShape | None
     folded: ScaleShape | None
     certificates: tuple[Certificate, ...] = ()
+    uncertified: str | None = None
+    """why there is no certificate"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,179 @@
+"""``--executor auto``: some steps of both ways of training, measured, and what follows."""
+
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from qwd.errors import reason
+from qwd.setting import short
+from qwd.sweep.executor import Executor, Task
+from qwd.sweep.fused import Fused, groups, on_gpu, shared_out
+from qwd.sweep.processes import Processes, Worker
+from qwd.train import seeding
+from qwd.train.devices import device_called
+from qwd.train.fused.compiling import COST, GAIN, pays
+from qwd.train.fused.figures import Replica
+from qwd.train.fused.fitting import kind, obstacle
+from qwd.train.fused.gradients import records
+from qwd.train.fused.program import NotCarriedError, Program, SeedsApartError
+from qwd.train.prepare import data_for
+
+MOST = 16
+"""replicas that are measured; more of them cost no more each"""
+STEPS = 8
+FOREIGN = "the model is someone else's code"
+WORTH = 0.8
+"""of the time alone, below which one program is chosen: what is measured is not exact"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Seconds of a training step, by replica."""
+
+    alone: float = 0.0
+    together: float = 0.0
+    steps: int = 0
+    """of one training"""
+    why: str | None = None
+    """why the cells cannot be one program"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """An executor, and a line on why it is that one."""
+
+    name: str
+    executor: Executor
+    why: str
+
+
+def choose(tasks: Sequence[Task]) -> Choice:
+    """Measure each kind of cell of which there are several, and choose."""
+    together: list[str] = []
+    alone: list[str] = []
+    apart: set[Hashable] = set()
+    for group in groups(tasks):
+        config = group[0].config
+        why = obstacle(config)
+        if why is None and len(group) == 1:
+            why = "a single cell of its kind"
+        if why is None:
+            why, chosen = _compared(group)
+            if chosen:
+                together.append(f"{config.model} x {len(group)} ({why})")
+                continue
+        apart.add(kind(config))
+        alone.append(f"{config.model} x {len(group)} ({why})")
+    if together:
+        rest = f"; by processes {_some(alone)}" if alone else ""
+        return Choice(
+            name="fused",
+            executor=Fused(frozenset(apart)),
+            why=f"auto chose fused: {_some(together)}{rest}",
+        )
+    what = f"auto chose processes: {_some(alone)}" if alone else "auto chose processes"
+    return Choice(name="processes", executor=Processes(), why=what)
+
+
+def _compared(group: Sequence[Task]) -> tuple[str, bool]:
+    """What was measured of the cells of one kind, and whether they are to be one program."""
+    part = shared_out(group, 1 if on_gpu(group[0]) else Processes().jobs(group, None))[0]
+    if len(part) == 1:
+        return "one cell for each process", False
+    found = _measured_safely(part[:MOST])
+    if found.why is not None:
+        return found.why, False
+    seconds = len(part) * found.steps * found.together
+    # A compiler is used where that pays, see `qwd.train.fused.compiling`.
+    expected = (COST + GAIN * seconds) / seconds if pays(seconds) else 1.0
+    figures = f"{_ms(found.together)} a step and replica in one program, {_ms(found.alone)} alone"
+    if expected < 1:
+        figures += f"; about x {expected:.1f} compiled"
+    return figures, found.together * expected < WORTH * found.alone
+
+
+def _measured_safely(tasks: Sequence[Task]) -> Measured:
+    """`measured`, in another process where a model is someone else's code or a GPU is used."""
+    try:
+        if not on_gpu(tasks[0]):
+            found = measured(tasks, foreign=False)
+            if found.why != FOREIGN:
+                return found
+        worker = Worker(tasks[0].config.threads or 1)
+        try:
+            return Measured(**worker.calibrate(tasks))
+        except (OSError, ValueError):
+            return Measured(why=f"measuring ended its process: {worker.last_words()}")
+        finally:
+            worker.end()
+    except OSError as error:
+        return Measured(why=reason(error))
+
+
+def measured(tasks: Sequence[Task], foreign: bool = True) -> Measured:
+    """Steps of these cells, one by one and together; nothing is written.
+
+    Where not ``foreign``, nothing runs of a model that is someone else's code.
+    """
+    config = tasks[0].config
+    device = device_called(config.device)
+    try:
+        data = data_for(config)
+        with seeding.reproducible(device, config.threads):
+            first = Replica(config, data, device)
+            if not foreign and not records(first.network):
+                return Measured(why=FOREIGN)
+            alone = _alone(first)
+            sessions = [Replica(task.config, data, device) for task in tasks]
+            try:
+                program = Program(sessions)
+            except SeedsApartError:
+                same = [s for s in sessions if s.config.seed == config.seed]
+                if len(same) == 1:
+                    return Measured(why="random numbers in the model, one cell of each seed")
+                sessions, program = same, Program(same)
+            together = _together(program)
+    except NotCarriedError as error:
+        return Measured(why=str(error))
+    except Exception as error:  # of a model or data set that anyone may have written
+        return Measured(why=f"{type(error).__name__}: {reason(error)}")
+    steps = config.epochs * first.steps_per_epoch
+    return Measured(alone=alone, together=together / len(sessions), steps=steps)
+
+
+def _alone(session: Replica) -> float:
+    session.model.train()
+    batches = (batch for epoch in range(STEPS + 1) for batch in session.batches(epoch))
+    taken = []
+    for _, (images, labels) in zip(range(STEPS + 1), batches, strict=False):
+        started = _now(session.device)
+        session.step(images, labels)
+        taken.append(_now(session.device) - started)
+    return min(taken)
+
+
+def _together(program: Program) -> float:
+    images, labels, at = program.example
+    taken = []
+    for _ in range(STEPS):
+        started = _now(images.device)
+        program.step(images, labels, at)
+        taken.append(_now(images.device) - started)
+    return min(taken)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _some(texts: Sequence[str]) -> str:
+    rest = f" and {len(texts) - 3} more kinds" if len(texts) > 3 else ""
+    return ", ".join(texts[:3]) + rest
+
+
+def _ms(seconds: float) -> str:
+    return f"{short(float(f'{1000 * seconds:.2g}'))} ms"

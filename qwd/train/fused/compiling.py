@@ -1,0 +1,222 @@
+"""One step of all replicas, as fast as this machine can: recorded, compiled, or in a CUDA graph."""
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from qwd.train.fused.figures import WatchedStep
+from qwd.train.fused.gradients import Computed
+from qwd.train.fused.updates import decay
+
+if TYPE_CHECKING:
+    from qwd.train.fused.program import Program
+
+COST = 15.0
+"""seconds that compilation takes, about; with a warm cache less"""
+GAIN = 0.55
+"""what is left of the time of a step, about"""
+TRIALS = 5
+COMPILERS = ("g++", "clang++", "cl")
+
+
+class Tensors(NamedTuple):
+    """What a step reads and changes in place, and the constants."""
+
+    weights: Tensor
+    slots: tuple[Tensor, ...]
+    buffers: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
+    loss_sum: Tensor
+    """[R]"""
+    right_sum: Tensor
+    """int64 [R]"""
+
+
+class Step:
+    """Computes gradients and takes the step; sums losses and hits over an epoch."""
+
+    def __init__(self, program: "Program"):
+        self.program = program
+        stack = program.stack
+        rows = len(stack.sessions)
+        self.loss_sum = torch.zeros(rows, dtype=stack.dtype, device=stack.device)
+        self.right_sum = torch.zeros(rows, dtype=torch.int64, device=stack.device)
+        self.compiled: Callable[..., Any] | None = None
+        self.replayed: _Replayed | None = None
+        forms = program.forms
+        # Blocks that no form acts on: the coefficients of all their replicas are zero for good.
+        self.decayed = [
+            any(
+                forms[f].acts and session.optimizer.param_groups[g].get("decay")
+                for session, g, f in zip(stack.sessions, block.groups, program.form_of, strict=True)
+            )
+            for block in stack.blocks
+        ]
+
+    def epoch_begins(self) -> None:
+        """Sum anew."""
+        self.loss_sum.zero_()
+        self.right_sum.zero_()
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, labels: Tensor, at: Tensor) -> None:
+        """``at`` holds the numbers of the step, [numbers, blocks, R, 1]."""
+        if self.replayed is not None:
+            self.replayed(images, labels, at)
+        elif self.compiled is not None:
+            self.compiled(self._tensors(), images, labels, at)
+        else:
+            self._taken(self._tensors(), self.program.gradients(images, labels), at)
+
+    @torch.no_grad()
+    def watched(self, images: Tensor, labels: Tensor, at: Tensor, coefficients: Tensor) -> None:
+        """The same, its figures for ``metrics.csv`` taken; ``coefficients`` [blocks, R]."""
+        found = self.program.gradients(images, labels)
+        figures = WatchedStep(self.program.stack, found.gradients, coefficients)
+        self._taken(self._tensors(), found, at)
+        figures.taken()
+
+    def compile(self, images: Tensor, labels: Tensor, at: Tensor) -> bool:
+        """Compile the step where that can be done, and keep it where it is faster."""
+        if not self.program.records or not can_compile(images.device):
+            return False
+        with _quietly(), torch.no_grad():
+            try:
+                made: Any = torch.compile(self._recorded(images, labels, at), dynamic=False)
+                given = (self._copies(), images, labels, at)
+                made(*given)
+                before, after = _timed(self._plain, given), _timed(made, given)
+            except Exception:  # of a compiler that is broken or lacks something
+                return False
+        self.compiled = made if after < before else None
+        return self.compiled is not None
+
+    def capture(self, images: Tensor, labels: Tensor, at: Tensor) -> None:
+        """On a GPU: launch all kernels of a step at once from now on, where that can be done."""
+        if images.device.type != "cuda" or not self.program.records:
+            return
+        with _quietly(), torch.no_grad(), contextlib.suppress(RuntimeError):
+            step = self.compiled or self._recorded(images, labels, at)
+            self.replayed = _Replayed(step, self._tensors(), self._copies(), (images, labels, at))
+
+    def _tensors(self) -> Tensors:
+        stack = self.program.stack
+        slots, buffers = tuple(stack.slots.values()), tuple(stack.buffers.values())
+        fixed = tuple(stack.constants.values())
+        return Tensors(stack.weights, slots, buffers, fixed, self.loss_sum, self.right_sum)
+
+    def _copies(self) -> Tensors:
+        """The same to try things on."""
+        return tree_map(torch.clone, self._tensors())
+
+    def _recorded(self, images: Tensor, labels: Tensor, at: Tensor) -> Callable[..., Any]:
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        # A function: of a bound method torch would count `self` among the arguments.
+        made = make_fx(lambda t, x, y, a: self._plain(t, x, y, a))
+        return made(self._copies(), images, labels, at)
+
+    def _plain(self, tensors: Tensors, images: Tensor, labels: Tensor, at: Tensor) -> None:
+        compute, buffers = self.program.gradients.compute, list(tensors.buffers)
+        found = compute(tensors.weights, list(tensors.constants), buffers, images, labels)
+        self._taken(tensors, Computed(*found), at)
+
+    def _taken(self, tensors: Tensors, found: Computed, at: Tensor) -> None:
+        """Sums, buffers, decay forms and optimizer, block by block, in place."""
+        tensors.loss_sum.add_(found.losses)
+        tensors.right_sum.add_(found.right)
+        for buffer, value in zip(tensors.buffers, found.buffers, strict=True):
+            buffer.copy_(value)
+        program = self.program
+        names = program.names
+        for place, block in enumerate(program.stack.blocks):
+            w, g = block.of(tensors.weights), block.of(found.gradients)
+            numbers = {name: at[i, place] for i, name in enumerate(names)}
+            for f, form in enumerate(program.forms if self.decayed[place] else ()):
+                decay(form, w, g, numbers[f"wd{f}"], numbers["rate"])
+            own = zip(program.stack.slots, tensors.slots, strict=True)
+            program.update.apply(w, g, {name: block.of(slot) for name, slot in own}, numbers)
+
+
+class _Replayed:
+    """A step as a CUDA graph, whose inputs are copied to where it reads them."""
+
+    def __init__(
+        self,
+        step: Callable[..., Any],
+        tensors: Tensors,
+        copies: Tensors,
+        inputs: tuple[Tensor, ...],
+    ):
+        self.inputs = tuple(each.clone() for each in inputs)
+        # Libraries set themselves up at their first calls, which a graph must not hold.
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(3):
+                step(copies, *self.inputs)
+        torch.cuda.current_stream().wait_stream(beside)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            step(tensors, *self.inputs)
+
+    def __call__(self, *inputs: Tensor) -> None:
+        for own, new in zip(self.inputs, inputs, strict=True):
+            own.copy_(new)
+        self.graph.replay()
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether there is what torch.compile needs: a C++ compiler, or Triton."""
+    if device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return has_triton()
+    asked = os.environ.get("CXX")
+    return any(shutil.which(name) for name in ([asked] if asked else COMPILERS))
+
+
+def pays(seconds: float) -> bool:
+    """Whether so many seconds of steps are enough to compile for."""
+    return seconds * (1 - GAIN) > COST
+
+
+def _timed(step: Callable[..., Any], given: tuple[Any, ...]) -> float:
+    """Seconds of the fastest of some calls."""
+    found = []
+    for _ in range(TRIALS):
+        started = time.perf_counter()
+        step(*given)
+        if given[1].device.type == "cuda":
+            torch.cuda.synchronize(given[1].device)
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """What the compiler has to say is for its own developers."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    names = ["torch._dynamo", "torch._inductor", "torch._functorch"]
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name in names:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            logger.setLevel(logging.CRITICAL)
+            yield
+    finally:
+        logger.setLevel(level)
+        for name, was in levels.items():
+            logging.getLogger(name).setLevel(was)

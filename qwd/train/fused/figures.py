@@ -1,0 +1,163 @@
+"""What ``metrics.csv`` says of weights and validation, worked out for all replicas at once.
+
+The figures are those of `qwd.train.watch` and `qwd.train.evaluation`, whose functions are mapped
+over the replicas.
+"""
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map
+
+from qwd.quantize import folding
+from qwd.quantize.arithmetic import arithmetic_dtype
+from qwd.train.evaluation import BATCH
+from qwd.train.fused.stack import Stack
+from qwd.train.session import Session
+from qwd.train.watch import NO_GRADIENT, raw_of
+
+IMAGES = 16384
+"""times replicas, in a forward pass; no more than `BATCH` images"""
+
+
+class Replica(Session):
+    """A session whose range after folding is worked out elsewhere."""
+
+    known_range: float | None = None
+
+    def folded_range(self) -> float | None:
+        return self.known_range
+
+    def state(self) -> dict[str, Any]:
+        # A view would be stored with the tensors of all replicas.
+        return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, super().state())
+
+
+class WatchedStep:
+    """The figures of one step: made before it, ``taken`` after it."""
+
+    def __init__(self, stack: Stack, gradients: Tensor, coefficients: Tensor):
+        """``gradients`` [R, N] of the data loss; ``coefficients`` [blocks, R] of the step."""
+        self.stack = stack
+        self.dtype = arithmetic_dtype(stack.dtype)
+        self.before = stack.weights.to(self.dtype, copy=True)
+        self.coefficients = coefficients.to(self.dtype)
+        self.gradients = {
+            name: _norms(stack.part(gradients, name).to(self.dtype)) for name in stack.places
+        }
+
+    def taken(self) -> None:
+        """Hand every session's watch what it would have measured."""
+        stack, after = self.stack, self.stack.weights.to(self.dtype)
+        numbers: list[Tensor] = []
+        watch = stack.sessions[0].watch
+        for name, w in watch.filled.items():
+            if name in stack.places:
+                parts = stack.part(self.before, name), stack.part(after, name)
+                numbers += vmap(raw_of)(*parts, self.gradients[name])
+            else:  # of a weight that is not trained
+                parts = stack.constants[name].to(arithmetic_dtype(w.dtype))
+                none = parts.new_full((len(parts),), NO_GRADIENT)
+                numbers += vmap(raw_of)(parts, parts, none)
+        penalties = {"l2": self._penalty(2), "l1": self._penalty(1)}
+        rest = torch.stack(numbers, dim=1) if numbers else None
+        for r, session in enumerate(stack.sessions):
+            own = [] if rest is None else [rest[r]]
+            if session.watch.penalty in penalties:
+                own.insert(0, penalties[session.watch.penalty][r : r + 1])
+            session.watch.measured = torch.cat(own) if own else None
+
+    def _penalty(self, order: int) -> Tensor:
+        """Sum of wd/2 |w|^2, or of wd |w|_1, over the decayed parameters of each replica: [R]."""
+        total = self.coefficients.new_zeros(len(self.stack.sessions))
+        for block, wd in zip(self.stack.blocks, self.coefficients, strict=True):
+            norms = torch.linalg.vector_norm(
+                block.of(self.stack.weights), order, dim=1, dtype=self.dtype
+            )
+            total += wd * (norms.square() / 2 if order == 2 else norms)
+        return total
+
+
+@torch.no_grad()
+def validation(stack: Stack) -> list[tuple[float, float]]:
+    """Loss and accuracy of every replica on the validation split; dead channels are counted."""
+    session = stack.sessions[0]
+    network, split, dead = session.network, session.data.validation, session.watch.dead
+    network.eval()
+    state = {name: stack.part(stack.weights, name) for name in stack.places}
+    state |= {**stack.constants, **stack.buffers}
+
+    def forward(tensors: dict[str, Tensor], images: Tensor) -> tuple[Tensor, dict[Any, Tensor]]:
+        with dead.watching():
+            outputs = functional_call(network, tensors, (images,))
+            return outputs.float(), dict(dead.alive)
+
+    size = max(16, min(BATCH, IMAGES // len(stack.sessions)))
+    outputs, alive = [], {}
+    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        for images, _ in split.batches(None, size, device=stack.device):
+            found, masks = vmap(forward, in_dims=(0, None))(state, images)
+            outputs.append(found.cpu())
+            alive = {k: alive[k] | mask if k in alive else mask for k, mask in masks.items()}
+    network.train()
+    for r, each in enumerate(stack.sessions):
+        each.watch.dead.alive = {key: mask[r] for key, mask in alive.items()}
+    logits, labels = torch.cat(outputs, dim=1), split.labels
+    losses = vmap(F.cross_entropy, in_dims=(0, None))(logits, labels).tolist()
+    right = (logits.argmax(dim=2) == labels).double().mean(dim=1).tolist()
+    return list(zip(losses, right, strict=True))
+
+
+@torch.no_grad()
+def folded_ranges(stack: Stack) -> list[float | None]:
+    """`Session.folded_range` of every replica."""
+    session = stack.sessions[0]
+    if any(hasattr(module, "deploy_form") for module in session.network.modules()):
+        return [Session.folded_range(each) for each in stack.sessions]
+    tensors = {name: stack.part(stack.weights, name) for name in stack.places}
+    tensors |= {**stack.constants, **stack.buffers}
+    names = folding.weight_names(session.network)
+    folded = {name: tensors[name] for name in names if name in tensors}
+    for layer, norm in session.fold_plan.pairs:
+        if f"{layer}.weight" in folded:
+            folded[f"{layer}.weight"] = _folded(session.network, layer, norm, tensors)
+    if not folded or len(folded) != len(names):
+        return [Session.folded_range(each) for each in stack.sessions]
+    spans, sizes = [], []
+    for weight in folded.values():
+        flat = weight.flatten(1)
+        if flat.shape[1]:
+            low, high = flat.aminmax(dim=1)
+            spans.append(flat.shape[1] * (high.double() - low.double()))
+            sizes.append(flat.shape[1])
+    means = (torch.stack(spans).sum(dim=0) / sum(sizes)).tolist() if spans else []
+    finite = [mean if abs(mean) < float("inf") else None for mean in means]
+    return finite or [None] * len(stack.sessions)
+
+
+def _folded(network: nn.Module, layer: str, norm: str, tensors: dict[str, Tensor]) -> Tensor:
+    """A weight with its BatchNorm folded in, of every replica."""
+    of: Any = network.get_submodule(norm)
+    stacked = SimpleNamespace(
+        running_var=tensors[f"{norm}.running_var"],
+        weight=tensors.get(f"{norm}.weight"),
+        eps=of.eps,
+    )
+    factors = folding._factor(stacked)  # type: ignore[arg-type]
+
+    def one(weight: Tensor, factor: Tensor) -> Tensor:
+        module: Any = copy.copy(network.get_submodule(layer))
+        module._parameters = {**module._parameters, "weight": weight}
+        return folding._folded_weight(module, factor)
+
+    return vmap(one)(tensors[f"{layer}.weight"], factors)
+
+
+def _norms(stacked: Tensor) -> Tensor:
+    """The Euclidean norm of each [...] in [R, ...]."""
+    return torch.linalg.vector_norm(stacked.flatten(1), dim=1)
