@@ -72,10 +72,8 @@ def measure(model: str, asked: argparse.Namespace, folder: Path) -> None:
         rows["tuned, PTQ"].append(_accuracy(second, scheme.name))
         rows["QAT"].append(_accuracy(third, f"{scheme.name}-qat"))
         print(f"{model} seed {seed} done", file=sys.stderr)
-    epochs = f"{asked.epochs} + {asked.qat_epochs} epochs"
-    print(
-        f"{model} on {asked.data}, {scheme.name}, wd {asked.wd:g}, {epochs}, {len(asked.seeds)} seeds"
-    )
+    length = f"{asked.epochs} + {asked.qat_epochs} epochs, {len(asked.seeds)} seeds"
+    print(f"{model} on {asked.data}, {scheme.name}, wd {asked.wd:g}, {length}")
     for name, values in rows.items():
         each = ", ".join(f"{100 * value:.2f}" for value in values)
         print(f"  {name:<12} {100 * sum(values) / len(values):6.2f} %   ({each})")
