@@ -8,7 +8,9 @@ LIMITS := $(addprefix --fail-on ,float_accuracy:-3pp \
   schemes.minmax-tensor.drop_pp:+2pp schemes.affine-tensor.drop_pp:+2pp \
   schemes.affine-channel.drop_pp:+2pp schemes.minmax-tensor.flip_rate:+3pp \
   schemes.affine-tensor.flip_rate:+3pp schemes.affine-channel.flip_rate:+3pp \
-  sqnr_db:-2 folded_sqnr_db:-2 range:+25% range:-25% folded_range:+25% folded_range:-25%)
+  schemes.minmax-tensor.weights_sqnr_db:-2 schemes.affine-tensor.weights_sqnr_db:-2 \
+  schemes.affine-channel.weights_sqnr_db:-2 sqnr_db:-2 folded_sqnr_db:-2 \
+  range:+25% range:-25% folded_range:+25% folded_range:-25%)
 
 .PHONY: demo test test-long lint types imports pytest bench-compare baseline clean FORCE
 

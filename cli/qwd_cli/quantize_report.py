@@ -18,7 +18,7 @@ from qwd.train.layout import REPORT, RUNS, is_finished, is_run
 from qwd_cli.options import given, setting_options
 
 PAGES = ("md", "html")
-"""Renderers for readers, which take the number of tensors to show."""
+"""Renderers for readers, which take the number of tensors to show and their order."""
 
 
 def renderer_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,6 +45,16 @@ def renderer_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--calibration-n", metavar="N", default="512", help="calibration images  [512]")
 @click.option("--key", metavar="NAME", help="which state dict of a file that holds several")
 @click.option("--top", metavar="N", help="tensors shown per model; 0: all  [10]")
+@click.option("--sort", metavar="FIELD", help="what weights are sorted by: range, gain, ... [sqnr]")
+@click.option("--filter", "matching", metavar="REGEX", help="measure the weights it finds alone")
+@click.option(
+    "--fold",
+    multiple=True,
+    metavar="LAYER=NORM",
+    help="a BatchNorm that folds into a layer of a checkpoint, as 'conv(\\d)=bn\\1' (repeatable)",
+)
+@click.option("--bn-eps", metavar="X", help="eps of a checkpoint's BatchNorms  [1e-5]")
+@click.option("--full", is_flag=True, help="order statistics of weights over 100 MB too")
 @click.option("--sensitivity", is_flag=True, help="try every layer alone, and left in float")
 @click.option(
     "--sensitivity-n", metavar="N", help="validation images that layers are tried on  [2000]"
@@ -62,6 +72,11 @@ def command(
     calibration_n: str,
     key: str | None,
     top: str | None,
+    sort: str | None,
+    matching: str | None,
+    fold: tuple[str, ...],
+    bn_eps: str | None,
+    full: bool,
     sensitivity: bool,
     sensitivity_n: str | None,
     fix: str | None,
@@ -74,10 +89,16 @@ def command(
     for accuracy. A run's report is also written to its folder.
     """
     from qwd.quantize.schemes import expand, on_backends, parse_scheme
+    from qwd.report.render.tensors import SORTS
 
     read_bits = checked("--bits", parsing.list_of(parsing.integer(least=2, most=8)), bits)
     read_n = checked("--calibration-n", parsing.integer(least=1), calibration_n)
     read_top = checked("--top", parsing.optional(parsing.integer(least=0)), top)
+    read_sort = checked("--sort", parsing.optional(parsing.one_of(*SORTS)), sort)
+    if matching is not None:
+        checked("--filter", parsing.patterns, matching)
+    read_eps = checked("--bn-eps", parsing.optional(parsing.number(least=0)), bn_eps)
+    _check_statements(fold)
     expand(on_backends([parse_scheme(name) for name in schemes], backends), read_bits)
     if sensitivity_n is not None and not sensitivity:
         raise UsageError(f"--sensitivity-n {sensitivity_n}: belongs to --sensitivity")
@@ -97,6 +118,7 @@ def command(
     from qwd.report.entry import report
     from qwd.report.render.text import render
     from qwd_cli.study_progress import StudyProgress
+    from qwd_cli.weight_progress import WeightProgress
 
     if chosen.get("threads"):
         torch.set_num_threads(chosen["threads"])
@@ -113,16 +135,30 @@ def command(
         sensitivity_n=read_images,
         fix=read_fix,
         watcher=StudyProgress(),
-        on_model=_keep,
+        on_model=_keep if matching is None else _mention,
+        full=full or None,
+        fold=fold,
+        matching=matching,
+        on_bytes=WeightProgress(),
+        **({} if read_eps is None else {"bn_eps": read_eps}),
     )
+    shown = {"top": read_top, "sort": read_sort}
     for name, path in targets.items():
-        text = RENDERERS.get(name)(made, **({"top": read_top} if name in PAGES else {}))
+        text = RENDERERS.get(name)(made, **(shown if name in PAGES else {}))
         if path == "-":
             click.echo(text, nl=False)
         else:
             write_text(path, text)
     if "-" not in targets.values():
-        click.echo(render(made, top=read_top, colour=sys.stdout.isatty()), nl=False)
+        click.echo(render(made, **shown, colour=sys.stdout.isatty()), nl=False)
+
+
+def _check_statements(fold: tuple[str, ...]) -> None:
+    """UsageError for what is no pair of patterns."""
+    for text in fold:
+        layer, equals, norm = text.partition("=")
+        if not (layer and equals and norm):
+            raise UsageError(f"--fold {text!r}: expected LAYER=NORM, as 'conv(\\d)=bn\\1'")
 
 
 def _targets(typed: dict[str, str | None]) -> dict[str, str]:
@@ -136,11 +172,15 @@ def _targets(typed: dict[str, str | None]) -> dict[str, str]:
     return targets
 
 
+def _mention(model: Any) -> None:
+    click.echo(f"reported {model.path}", err=True)
+
+
 def _keep(model: Any) -> None:
     """Write a run's report to its folder; where that is not possible, say so and go on."""
     from qwd.report.figures import Report
 
-    click.echo(f"reported {model.path}", err=True)
+    _mention(model)
     if model.path is not None and is_run(Path(model.path)):
         try:
             write_text(Path(model.path) / REPORT, RENDERERS.get("json")(Report(models=(model,))))

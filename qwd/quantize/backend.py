@@ -43,6 +43,9 @@ class Description:
     left_float: tuple[str, ...]
     """names of those that stayed in float"""
     warnings: tuple[str, ...] = ()
+    sqnr_db: float | None = None
+    """10 log10(sum w^2 / sum (w' - w)^2) over the quantized weights; None where that is not known
+    or without error"""
 
 
 class Backend(ABC):

@@ -132,26 +132,38 @@ def fold(layer: _ConvNd | nn.Linear, norm: _BatchNorm) -> None:
     layer.bias = nn.Parameter(bias.to(weight.dtype), weight.requires_grad)
 
 
-def _factor(norm: _BatchNorm) -> Tensor:
-    """gamma / sqrt(var + eps), in float32 at least."""
-    var = norm.running_var
-    assert var is not None
+def norm_factor(var: Tensor, eps: float, gamma: Tensor | None) -> Tensor:
+    """gamma / sqrt(var + eps) by channel, in float32 at least; gamma 1 where it is None."""
     dtype = torch.promote_types(var.dtype, torch.float32)
-    factor = torch.rsqrt(var.to(dtype) + norm.eps)
-    return factor if norm.weight is None else factor * norm.weight
+    factor = torch.rsqrt(var.to(dtype) + eps)
+    return factor if gamma is None else factor * gamma
 
 
-def _folded_weight(layer: _ConvNd | nn.Linear, factor: Tensor) -> Tensor:
-    """w * factor by output channel, in the dtype of the weight."""
-    weight = layer.weight
-    if isinstance(layer, _ConvTransposeNd):
-        # [in, out / groups, ...]: the inputs of one group share that group's outputs.
-        by_group = weight.unflatten(0, (layer.groups, -1))
-        factors = factor.reshape(layer.groups, 1, -1, *[1] * (weight.ndim - 2))
+def times_factor(weight: Tensor, factor: Tensor, *, axis: int = 0, groups: int = 1) -> Tensor:
+    """w * factor by output channel, in the dtype of the weight.
+
+    The channels are along ``axis`` 0, or 1 in transposed convolutions [in, out / groups, ...],
+    where the inputs of one group share that group's outputs.
+    """
+    if axis == 1:
+        by_group = weight.unflatten(0, (groups, -1))
+        factors = factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
         folded = (by_group * factors).flatten(0, 1)
     else:
         folded = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
     return folded.to(weight.dtype)
+
+
+def _factor(norm: _BatchNorm) -> Tensor:
+    var = norm.running_var
+    assert var is not None
+    return norm_factor(var, norm.eps, norm.weight)
+
+
+def _folded_weight(layer: _ConvNd | nn.Linear, factor: Tensor) -> Tensor:
+    if isinstance(layer, _ConvTransposeNd):
+        return times_factor(layer.weight, factor, axis=1, groups=layer.groups)
+    return times_factor(layer.weight, factor)
 
 
 def is_weight(tensor: Tensor) -> bool:

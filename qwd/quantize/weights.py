@@ -14,6 +14,7 @@ from qwd.quantize.backend import LAYERS, Backend, Description, NotQuantizableErr
 from qwd.quantize.clipping import WORDS, quantize_clipped
 from qwd.quantize.folding import weight_names
 from qwd.quantize.schemes import Scheme
+from qwd.quantize.statistics import sqnr_db
 
 HOLDERS = (*LAYERS, nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.RNNBase)
 """torch's modules whose matrices are weights; positions and tokens of a user's module are not."""
@@ -43,13 +44,17 @@ class WeightsOnly(Backend):
     def convert(self, prepared: "_Copy") -> "_Copy":
         """Replace every weight by w'; see `qwd.quantize.backend.Backend`."""
         scheme = prepared.scheme
+        signal = noise = 0.0
         with torch.no_grad():
             for weight, channel_axis in layer_weights(prepared.network):
                 axis = channel_axis if scheme.granularity == "channel" else None
                 made = quantize_clipped(
                     weight, clip=scheme.clip, kind=scheme.kind, bits=scheme.weight_bits, axis=axis
                 )
+                signal += weight.double().square().sum().item()
+                noise += (made.values.double() - weight).square().sum().item()
                 weight.copy_(made.values)
+        prepared.sqnr_db = sqnr_db(signal, noise)
         return prepared
 
     def describe(self, converted: "_Copy") -> Description:
@@ -63,6 +68,7 @@ class WeightsOnly(Backend):
             observer=f"{WORDS[converted.scheme.clip]} of the weights",
             quantized=tuple(name for name, quantized in named.items() if quantized),
             left_float=tuple(name for name, quantized in named.items() if not quantized),
+            sqnr_db=converted.sqnr_db,
         )
 
 
@@ -71,6 +77,7 @@ class _Copy(nn.Module):
         super().__init__()
         self.network = network
         self.scheme = scheme
+        self.sqnr_db: float | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)

@@ -133,6 +133,7 @@ def _result(quantized: Quantized, figures: Mapping[str, float | int]) -> SchemeR
         left_float=found.left_float,
         clip=scheme.clip,
         qat=scheme.qat,
+        weights_sqnr_db=found.sqnr_db,
         **figures,  # type: ignore[arg-type]
     )
     return replace(result, **quantized.sqnr)

@@ -6,65 +6,53 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from qwd.quantize.constant_channels import constant_channels
 from qwd.quantize.figures import WeightFigures
-from qwd.quantize.folding import Deployed, deploy, is_weight, weight_names
-from qwd.quantize.statistics import weight_figures
+from qwd.quantize.folding import Deployed, deploy, is_weight
 from qwd.report.accuracies import Options, calibration_batches, quantized_accuracies
-from qwd.report.figures import (
-    DataInfo,
-    DeployedReport,
-    ModelReport,
-    SchemeResult,
-    Summary,
-    TensorReport,
-)
+from qwd.report.figures import DataInfo, ModelReport, SchemeResult, Summary
 from qwd.report.function import finite
+from qwd.report.measuring import WeightOptions
 from qwd.report.subject import Subject
+from qwd.report.weights import weights_of_model, weights_of_state
 from qwd.train.data import Data
 
 FOLDING_TOLERANCE = 1e-3
 """largest difference of an output that rounding may make, relative to the largest output"""
 
-NO_ACCURACY = (
-    "weight figures only: int8 sees the weights after BatchNorm folding, which needs the network; "
-    "give --model and --data for folded ranges and accuracy"
-)
+DEFAULT_WEIGHTS = WeightOptions()
+
+NO_ACCURACY = "weight figures only: give --model and --data for accuracy"
 
 
-def build(subject: Subject, options: Options) -> ModelReport:
-    """The report of one model."""
+def build(
+    subject: Subject, options: Options, weights: WeightOptions = DEFAULT_WEIGHTS
+) -> ModelReport:
+    """The report of one model; ``weights`` says which figures of them are wanted.
+
+    Raises UsageError for a pair in ``weights.fold`` that does not fit a checkpoint.
+    """
     warnings = [f"decay: {text}" for text in subject.decay.warnings] if subject.decay else []
-    raw = {name: weight_figures(tensor) for name, tensor in subject.weights().items()}
     warnings += [
         f"{name}: {layout(tensor)} tensor left out"
         for name, tensor in subject.state.items()
         if tensor.ndim >= 2 and not is_weight(tensor)
     ]
-    warnings += not_finite(raw)
-    folded: dict[str, WeightFigures] = {}
     deployed = None
-    as_deployed: list[WeightFigures] | None = None
     if subject.data is not None:
         warnings += subject.data.notes
     if subject.model is None:
+        found = weights_of_state(subject.state, weights)
         warnings.append(NO_ACCURACY)
     else:
         deployed = verified(deploy(subject.model), subject.model, subject.data)
         warnings += deployed.warnings
-        warnings += [
-            f"{name}: {int(constant.sum())} channels have no variance: folding makes their "
-            "weights, which have no effect, the largest of the tensor"
-            for name, constant in constant_channels(subject.model).items()
-        ]
-        folded = deployed_figures(deployed)
-        warnings += [f"after folding, {text}" for text in not_finite(folded)]
-        if not deployed.warnings:
-            as_deployed = [folded.get(n) or raw[n] for n in weight_names(deployed.module)]
+        found = weights_of_model(subject.model, deployed, weights)
+    warnings += found.warnings
     schemes: dict[str, SchemeResult] = {}
     float_accuracy = None
     if deployed is not None and subject.data is not None and subject.model is not None:
         float_accuracy, schemes = quantized_accuracies(subject, deployed.module, options, warnings)
+    raw = [tensor.figures for tensor in found.tensors]
     return ModelReport(
         name=subject.name,
         path=subject.path,
@@ -75,27 +63,14 @@ def build(subject: Subject, options: Options) -> ModelReport:
         data=data_info(subject.data) if subject.data and float_accuracy is not None else None,
         parameters=parameter_count(subject),
         float_accuracy=float_accuracy,
-        summary=summarize(float_accuracy, schemes, list(raw.values()), as_deployed),
+        summary=summarize(float_accuracy, schemes, raw, found.as_deployed),
         schemes=schemes,
-        tensors=tuple(
-            TensorReport(name=name, figures=figures, folded=folded.get(name))
-            for name, figures in raw.items()
-        ),
-        deployed=tuple(
-            DeployedReport(name=name, sources=sources, figures=folded[name])
-            for name, sources in (deployed.fused if deployed else {}).items()
-        ),
+        tensors=tuple(found.tensors),
+        deployed=tuple(found.deployed),
+        vectors=found.vectors,
+        hints=found.hints,
         warnings=tuple(warnings),
     )
-
-
-def not_finite(figures: dict[str, WeightFigures]) -> list[str]:
-    """A line for every tensor with elements that are left out of its figures."""
-    return [
-        f"{name}: {f.nan} NaN and {f.inf} infinite elements left out"
-        for name, f in figures.items()
-        if f.nan or f.inf
-    ]
 
 
 def layout(tensor: Tensor) -> str:
@@ -120,13 +95,6 @@ def verified(deployed: Deployed, model: nn.Module, data: Data | None) -> Deploye
         return deployed
     warning = "folding BatchNorm would change the outputs, so the weights are reported as stored"
     return Deployed(copy.deepcopy(model).eval(), {}, {}, (warning,))
-
-
-def deployed_figures(deployed: Deployed) -> dict[str, WeightFigures]:
-    """Figures of the weights that deployment changed: folded or fused ones, by name."""
-    parameters = dict(deployed.module.named_parameters())
-    changed = (*deployed.folded, *deployed.fused)
-    return {name: weight_figures(parameters[name].detach()) for name in changed}
 
 
 def summarize(

@@ -1,5 +1,6 @@
 """`qwd.report`: the way in from Python."""
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from qwd.report.asked import asked_schemes
 from qwd.report.build import build
 from qwd.report.comparison import compare_models
 from qwd.report.figures import ModelReport, Report
+from qwd.report.measuring import BN_EPS, WeightOptions
 from qwd.report.sensitivity import IMAGES
 from qwd.report.studies import Studies, studied
 from qwd.report.subject import Subject, Subjects
@@ -22,6 +24,7 @@ from qwd.report.watching import Watcher
 from qwd.setting import checked
 from qwd.train.data import Data, load_pair
 from qwd.train.devices import device_called
+from qwd.train.layout import is_run
 from qwd.train.models import trial
 from qwd.train.seeding import reproducible
 
@@ -44,6 +47,11 @@ def report(
     fix: float | None = None,
     watcher: Watcher | None = None,
     on_model: Callable[[ModelReport], None] = lambda model: None,
+    full: bool | None = None,
+    fold: Sequence[str] = (),
+    bn_eps: float = BN_EPS,
+    matching: str | None = None,
+    on_bytes: Callable[[int, int], None] = lambda done, of: None,
 ) -> Report:
     """Quantize models to 8 bits with scale = (b-a)/255 and report on them, side by side.
 
@@ -56,7 +64,12 @@ def report(
     names the state dict where a file has several. ``sensitivity`` tries every layer on up to
     ``sensitivity_n`` validation images, and where int8 loses more than ``fix`` percentage points
     there, remedies are tried; ``watcher`` hears how far they are. ``on_model`` hears of each
-    finished model.
+    finished model, ``on_bytes`` how many bytes of weights are measured, of how many.
+
+    ``full`` asks for figures that need order statistics, which weights of more than 100 MB
+    otherwise do without; ``matching`` is a regular expression for the names of the weights to
+    measure. Of checkpoints without a network ``fold`` states pairs of a layer and its BatchNorm
+    (see `qwd.quantize.pairing.pair_norms`), and ``bn_eps`` is the eps of all BatchNorms.
 
     Raises UsageError, InputError, and VerificationError when a backend quantized nothing.
     """
@@ -71,17 +84,33 @@ def report(
     given = dict(given or {})
     if isinstance(data, str):
         given["data"] = data
+    if matching is not None:
+        checked("--filter", parsing.patterns, matching)
+    weights = WeightOptions(
+        bits=tuple(bits),
+        full=full,
+        fold=tuple(fold),
+        bn_eps=checked("--bn-eps", parsing.number(least=0), bn_eps),
+        matching=matching,
+        on_bytes=on_bytes,
+    )
     studies = Studies.read(sensitivity, sensitivity_n, fix, watcher)
     studies.check(sources, given, data is not None or "data" in given)
     subjects = Subjects(given, key, _loaded(data))
     models = []
-    with reproducible(options.device, None):
+    # Figures of weights draw nothing, and what makes networks repeatable takes seconds to load.
+    networks = [_has_network(source, given) for source in sources]
+    bare = not any(networks)
+    if all(networks) and (fold or weights.bn_eps != BN_EPS):
+        option = f"--fold {fold[0]!r}" if fold else f"--bn-eps {weights.bn_eps:g}"
+        raise UsageError(f"{option}: belongs to checkpoints without their network")
+    with contextlib.nullcontext() if bare else reproducible(options.device, None):
         for source in sources:
             if isinstance(source, nn.Module):
                 subject = _in_memory(source, subjects)
             else:
                 subject = subjects.open(Path(source))
-            model = studied(build(subject, options), subject, options, studies)
+            model = studied(build(subject, options, weights), subject, options, studies)
             models.append(model)
             on_model(model)
     models = _distinct(models)
@@ -102,6 +131,10 @@ def _sources(given: Any) -> list[Source]:
     if twice is not None:
         raise UsageError(f"{twice} is given twice: a run compared with itself shows no deviation")
     return sources
+
+
+def _has_network(source: Source, given: Mapping[str, Any]) -> bool:
+    return "model" in given or isinstance(source, nn.Module) or is_run(Path(source))
 
 
 def _loaded(data: Any) -> Data | None:

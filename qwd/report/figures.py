@@ -9,9 +9,29 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from qwd.quantize.figures import WeightFigures
+from qwd.report.tensors import ChannelReport, DeployedReport, TensorReport, VectorGroup
 from qwd.report.variants import Remedies, Sensitivity
 from qwd.report.verdict.figures import Verdict
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "ChannelReport",
+    "Comparison",
+    "DataInfo",
+    "DecayAudit",
+    "DecayedParameter",
+    "DeployedReport",
+    "Group",
+    "Interval",
+    "ModelReport",
+    "QuantizedRow",
+    "Report",
+    "SchemeResult",
+    "Spread",
+    "Summary",
+    "TensorReport",
+    "VectorGroup",
+]
 
 SCHEMA_VERSION = 1
 
@@ -58,28 +78,12 @@ class SchemeResult:
     """what of the range is cut off: none, percentile or mse"""
     qat: bool = False
     """whether the grids are those of a quantization-aware training"""
+    weights_sqnr_db: float | None = None
+    """10 log10(sum w^2 / sum (w' - w)^2) over all weights, where they alone are quantized"""
     training_sqnr_db: float | None = None
     """of the weights that a quantization-aware training computed with; None without one"""
     converted_sqnr_db: float | None = None
     """of the weights that its int8 kernels compute with"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorReport:
-    """One weight tensor as stored, and after folding the BatchNorm behind it."""
-
-    name: str
-    figures: WeightFigures
-    folded: WeightFigures | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeployedReport:
-    """One kernel that several tensors become when the model is deployed."""
-
-    name: str
-    sources: tuple[str, ...]
-    figures: WeightFigures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +163,10 @@ class ModelReport:
     schemes: dict[str, SchemeResult]
     tensors: tuple[TensorReport, ...]
     deployed: tuple[DeployedReport, ...] = ()
+    vectors: tuple[VectorGroup, ...] = ()
+    """what is not among the weights"""
+    hints: tuple[str, ...] = ()
+    """what the weights say about themselves, and what would help"""
     sensitivity: Sensitivity | None = None
     """None where it was not asked for"""
     remedies: Remedies | None = None

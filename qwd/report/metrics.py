@@ -13,9 +13,10 @@ from qwd.report.figures import ModelReport, Summary
 
 SUMMARY = tuple(field.name for field in dataclasses.fields(Summary))
 MODEL = ("parameters", "dose")
+WEIGHTS_SQNR = ("weights_sqnr_db", "training_sqnr_db", "converted_sqnr_db")
 SCHEME = (
     *("accuracy", "drop_pp", "flip_rate", "flip_n", "kl", "mcnemar_p", "quantized_ops"),
-    *("training_sqnr_db", "converted_sqnr_db"),
+    *WEIGHTS_SQNR,
 )
 
 INT8 = "ao-static"
@@ -26,7 +27,7 @@ Unit = Literal["fraction", "pp", "dB", "count", "number"]
 _UNITS: dict[str, Unit] = {
     **dict.fromkeys(("float_accuracy", "int8_accuracy", "accuracy", "flip_rate"), "fraction"),
     **dict.fromkeys(("parameters", "flip_n", "quantized_ops"), "count"),
-    **dict.fromkeys(("sqnr_db", "folded_sqnr_db", "training_sqnr_db", "converted_sqnr_db"), "dB"),
+    **dict.fromkeys(("sqnr_db", "folded_sqnr_db", *WEIGHTS_SQNR), "dB"),
     "drop_pp": "pp",
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from qwd import layers
-from qwd.checkpoints import read_weights
+from qwd.checkpoints import index_of, read_weights
 from qwd.config import TrainConfig
 from qwd.errors import UsageError
 from qwd.quantize.folding import weight_names
@@ -16,7 +16,7 @@ from qwd.report.figures import DecayAudit
 from qwd.report.load import load_audit
 from qwd.train.awareness import restored
 from qwd.train.data import Data
-from qwd.train.layout import WEIGHTS
+from qwd.train.layout import WEIGHTS, is_run
 from qwd.train.models import channels_needed
 from qwd.train.prepare import data_for, trained_model
 from qwd.train.run import read_grids, read_run
@@ -59,7 +59,9 @@ class Subjects:
 
     def open(self, path: Path) -> Subject:
         """The subject at ``path``; InputError where there is none that can be read."""
-        return self._run(path) if path.is_dir() else self._checkpoint(path)
+        # A folder is a run, unless it is a model in shards.
+        sharded = not is_run(path) and path.is_dir() and index_of(path) is not None
+        return self._run(path) if path.is_dir() and not sharded else self._checkpoint(path)
 
     def data_in_memory(self) -> Data | None:
         """The data for networks in memory: those given, None where none are."""

@@ -24,7 +24,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 LIMITS = [
     *(f"schemes.{name}.drop_pp:+2pp" for name in WEIGHTS_ALONE),
-    *("sqnr_db:-2", "folded_sqnr_db:-2"),
+    *(f"schemes.{name}.weights_sqnr_db:-2" for name in WEIGHTS_ALONE),
 ]
 
 

@@ -61,7 +61,8 @@ def test_the_schema_is_strict(keys: tuple[str | int, ...], value: Any, where: st
 
 OPTIONAL = {
     *("decay", "deployed", "warnings", "sensitivity", "remedies"),
-    *("clip", "qat", "training_sqnr_db", "converted_sqnr_db"),
+    *("vectors", "hints", "kind", "norm", "channels", "folded_channels", "widths"),
+    *("clip", "qat", "weights_sqnr_db", "training_sqnr_db", "converted_sqnr_db"),
 }
 
 
@@ -96,6 +97,8 @@ DEFINITIONS = {
     "figures": WeightFigures,
     "tensor": data_classes.TensorReport,
     "kernel": data_classes.DeployedReport,
+    "channels": data_classes.ChannelReport,
+    "vectors": data_classes.VectorGroup,
     "comparison": data_classes.Comparison,
     "group": data_classes.Group,
     "spread": data_classes.Spread,

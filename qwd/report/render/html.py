@@ -53,9 +53,9 @@ PAGE = """\
 """
 
 
-def render(report: Report, *, top: int | None = None) -> str:
-    """The report as an HTML page; ``top`` as in the text. Names in it are escaped."""
+def render(report: Report, *, top: int | None = None, sort: str | None = None) -> str:
+    """The report as an HTML page; ``top`` and ``sort`` as in the text. Names in it are escaped."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.keep_trailing_newline = True
     environment.filters["printable"] = printable
-    return environment.from_string(PAGE).render(page=tables.blocks(report, top))
+    return environment.from_string(PAGE).render(page=tables.blocks(report, top, sort))

@@ -13,9 +13,9 @@ SPECIAL = re.compile(r"[\\`*\[\]|~#$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
-def render(report: Report, *, top: int | None = None) -> str:
-    """The report as GitHub-flavoured Markdown; ``top`` as in the text."""
-    return show(tables.blocks(report, top))
+def render(report: Report, *, top: int | None = None, sort: str | None = None) -> str:
+    """The report as GitHub-flavoured Markdown; ``top`` and ``sort`` as in the text."""
+    return show(tables.blocks(report, top, sort))
 
 
 def show(blocks: Iterable[Block]) -> str:

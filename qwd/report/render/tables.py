@@ -1,34 +1,27 @@
 """A report as a page of blocks, the same for text and Markdown."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from qwd.quantize.figures import WeightFigures
-from qwd.report.figures import (
-    DecayAudit,
-    DecayedParameter,
-    DeployedReport,
-    ModelReport,
-    Report,
-    Summary,
-    TensorReport,
-)
+from qwd.report.figures import DecayAudit, DecayedParameter, ModelReport, Report, Summary
 from qwd.report.render import numbers, verdict
 from qwd.report.render.blocks import Block, Heading, Note, Table
+from qwd.report.render.by_tensor import by_tensor
 from qwd.report.render.schemes import schemes
 from qwd.report.render.side_by_side import comparison
 from qwd.report.render.studies import studies
+from qwd.report.render.tensors import RULE, deployed, kinds, tensors
 
 TOP = 10
 """tensors shown of a model"""
 MODELS = 4
 """models shown one by one where nobody asks for more"""
-RULE = "sigma>6"
 
 
-def blocks(report: Report, top: int | None = None) -> list[Block]:
+def blocks(report: Report, top: int | None = None, sort: str | None = None) -> list[Block]:
     """Each model, worst tensors first, then all side by side, then what that says.
 
-    ``top`` is the number of tensors per model (default 10; 0: all). More than four models are
+    ``top`` is the number of tensors per model (default 10; 0: all), ``sort`` one of
+    `qwd.report.render.tensors.SORTS` in place of the SQNR. More than four models are
     shown side by side alone, unless ``top`` is given.
     """
     page: list[Block] = []
@@ -40,7 +33,8 @@ def blocks(report: Report, top: int | None = None) -> list[Block]:
         page += _warnings(report.models)
     else:
         for model in report.models:
-            page += _model(model, TOP if top is None else top or None)
+            page += _model(model, TOP if top is None else top or None, sort)
+        page += by_tensor(report.models, TOP if top is None else top or None)
     if not report.models:
         page.append(Note("The report holds no models."))
     if report.comparison:
@@ -50,7 +44,7 @@ def blocks(report: Report, top: int | None = None) -> list[Block]:
     return page
 
 
-def _model(model: ModelReport, top: int | None) -> Iterator[Block]:
+def _model(model: ModelReport, top: int | None, sort: str | None) -> Iterator[Block]:
     yield Heading(model.name)
     data = model.data
     most = "at most " if (model.config or {}).get("cautious") else ""
@@ -70,11 +64,13 @@ def _model(model: ModelReport, top: int | None) -> Iterator[Block]:
         yield from schemes(model.schemes)
     yield _summary(model.summary)
     if model.tensors:
-        yield from _tensors(model.tensors, top)
+        yield from kinds(model)
+        yield from tensors(model.tensors, top, sort)
     else:
         yield Note("There is no weight tensor.")
     if model.deployed:
-        yield from _deployed(model.deployed, top)
+        yield from deployed(model.deployed, top)
+    yield from (Note(text) for text in model.hints)
     yield from (Note(text, "warning") for text in model.warnings)
     yield from studies(model, top)
 
@@ -126,65 +122,6 @@ def _summary(summary: Summary) -> Table:
             (label, shown(getattr(summary, field)), shown(getattr(summary, f"folded_{field}")))
             for label, (field, shown) in figures.items()
         ),
-    )
-
-
-def _tensors(tensors: Sequence[TensorReport], top: int | None) -> Iterator[Block]:
-    every = [figures for t in tensors for figures in (t.figures, t.folded) if figures]
-    rules = _rules(every)
-    rows: list[tuple[str, ...]] = []
-    for tensor in sorted(tensors, key=lambda t: _badness(t.folded or t.figures))[:top]:
-        rows.append((tensor.name, "raw", *_cells(tensor.figures, rules)))
-        if tensor.folded:
-            rows.append(("", "folded", *_cells(tensor.folded, rules)))
-    yield Table(header=("tensor", "as", *_columns(rules)), rows=tuple(rows), keys=2)
-    yield from _cut(top, len(tensors), "tensors")
-
-
-def _deployed(kernels: Sequence[DeployedReport], top: int | None) -> Iterator[Block]:
-    rules = _rules([kernel.figures for kernel in kernels])
-    worst = sorted(kernels, key=lambda kernel: _badness(kernel.figures))[:top]
-    yield Table(
-        header=("deployed kernel", "made of", *_columns(rules)),
-        words=("made of",),
-        rows=tuple((k.name, " + ".join(k.sources), *_cells(k.figures, rules)) for k in worst),
-    )
-    yield from _cut(top, len(kernels), "deployed kernels")
-
-
-def _badness(figures: WeightFigures) -> float:
-    """Ascending from the worst: lowest SQNR first, those without one last."""
-    return figures.sqnr_db if figures.sqnr_db is not None else float("inf")
-
-
-def _cut(top: int | None, n: int, what: str) -> Iterator[Note]:
-    if top is not None and n > top:
-        yield Note(f"The worst {top} of {n} {what} by SQNR; --top N shows more.")
-
-
-def _rules(every: Iterable[WeightFigures]) -> list[str]:
-    """The outlier rules in use, the one of the summary first."""
-    rules = dict.fromkeys(rule for figures in every for rule in figures.outliers)
-    return sorted(rules, key=lambda rule: rule != RULE)
-
-
-def _columns(rules: list[str]) -> tuple[str, ...]:
-    figures = ("SQNR dB", "expected", "kurtosis", "codes", "crowding")
-    return ("range", "range/std", *rules[:1], *figures, *rules[1:])
-
-
-def _cells(figures: WeightFigures, rules: list[str]) -> tuple[str, ...]:
-    outliers = [numbers.count(figures.outliers.get(rule)) for rule in rules]
-    return (
-        numbers.digits(figures.range),
-        numbers.digits(figures.range_over_std),
-        *outliers[:1],
-        numbers.decibel(figures.sqnr_db),
-        numbers.decibel(figures.sqnr_expected_db),
-        numbers.digits(figures.kurtosis),
-        numbers.count(figures.codes_used),
-        numbers.digits(figures.crowding),
-        *outliers[1:],
     )
 
 

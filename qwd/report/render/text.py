@@ -24,14 +24,19 @@ STYLES = {"plain": "", "warning": "yellow", "failure": "bold red"}
 
 
 def render(
-    report: Report, *, width: int | None = None, top: int | None = None, colour: bool = False
+    report: Report,
+    *,
+    width: int | None = None,
+    top: int | None = None,
+    colour: bool = False,
+    sort: str | None = None,
 ) -> str:
     """The report as tables for a terminal ``width`` columns wide (default: this one, else 100).
 
-    ``top`` is the number of tensors shown of each model, worst first (default 10; 0: all);
-    ``colour`` adds ANSI codes.
+    ``top`` is the number of tensors shown of each model, worst first (default 10; 0: all),
+    ``sort`` what orders them in place of the SQNR; ``colour`` adds ANSI codes.
     """
-    return show(tables.blocks(report, top), width=width, colour=colour)
+    return show(tables.blocks(report, top, sort), width=width, colour=colour)
 
 
 def show(blocks: Iterable[Block], *, width: int | None = None, colour: bool = False) -> str:

@@ -1,0 +1,136 @@
+"""What each tensor of a network is: told by its class, or without one by name and shape."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from qwd.quantize.folding import CONVOLUTIONS, TRANSPOSED
+from qwd.quantize.pairing_names import natural
+
+WEIGHTS = (
+    "convolution",
+    "depthwise",
+    "grouped",
+    "transposed",
+    "linear",
+    "embedding",
+    "position",
+    "other",
+)
+"""Kinds of two dimensions or more: what a report counts as weights."""
+VECTORS = ("bias", "norm", "statistics", "other")
+"""Kinds that are listed and not mixed into the figures of weights."""
+
+_STATISTICS = re.compile(r"(^|[._])(running_mean|running_var|num_batches_tracked|position_ids)$")
+_NORM = re.compile(r"norm|bn\d*$|(^|[._])(bn|ln|gn)\d*([._]|$)", re.IGNORECASE)
+_POSITION = re.compile(
+    r"pos(ition(al|s)?)?_?emb|(^|[._])wpe([._]|$)|relative_position|rel_pos|rope"
+)
+_EMBEDDING = re.compile(
+    r"emb(ed(ding)?s?)?([._]|$)|(^|[._])(wte|shared|tokens?_emb)", re.IGNORECASE
+)
+_PATCHES = re.compile(r"patch|proj|fc|linear|dense", re.IGNORECASE)
+_TRANSPOSED = re.compile(r"deconv|transpose|convt", re.IGNORECASE)
+_DEPTHWISE = re.compile(r"depthwise|(^|[._])(conv_?)?dw", re.IGNORECASE)
+
+
+def state_kinds(
+    state: Mapping[str, Tensor], norms: Iterable[str], transposed: Iterable[str] = ()
+) -> dict[str, str]:
+    """The kind of every tensor of a state dict, by names and shapes alone.
+
+    ``norms`` are prefixes of BatchNorms, ``transposed`` weights whose outputs are along axis 1. A
+    convolution is grouped where the layer before it in its block gives more channels than it takes;
+    one that takes a single channel is depthwise, unless it is the only one of the file: then its
+    input is a picture of one channel.
+    """
+    norms, transposed = set(norms), set(transposed)
+    single = [n for n, t in state.items() if _spatial(t) and t.shape[1] == 1 and t.shape[0] > 1]
+    kinds: dict[str, str] = {}
+    before: dict[str, int] = {}
+    for name in sorted(state, key=natural):
+        tensor, (prefix, _, last) = state[name], name.rpartition(".")
+        if tensor.ndim < 2:
+            kinds[name] = _vector(name, prefix in norms, tensor)
+            continue
+        scope = prefix.rpartition(".")[0]
+        inputs, previous = tensor.shape[1], before.get(scope)
+        if tensor.ndim == 2:
+            kinds[name] = _matrix(name)
+        elif not last.startswith(("weight", "kernel")):
+            kinds[name] = "position" if _POSITION.search(name) else "other"
+        elif name in transposed or _TRANSPOSED.search(name):
+            kinds[name] = "transposed"
+        elif name in single and (len(single) > 1 or _DEPTHWISE.search(prefix)):
+            kinds[name] = "depthwise"
+        elif previous and previous != inputs and _shows_groups(tensor, previous):
+            kinds[name] = "grouped"
+        else:
+            kinds[name] = "convolution"
+        if last == "weight":
+            before[scope] = tensor.shape[0]
+    return kinds
+
+
+def model_kinds(model: nn.Module) -> dict[str, str]:
+    """The kind of every parameter and buffer of a network, by its class where that is known."""
+    found = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        own = {**module._parameters, **module._buffers}
+        for local, tensor in own.items():
+            if tensor is not None:
+                name = f"{path}.{local}" if path else local
+                found[name] = _of_class(module, local) or _by_name(name, tensor)
+    return found
+
+
+def _of_class(module: nn.Module, local: str) -> str | None:
+    if isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm):
+        return "norm" if local in module._parameters else "statistics"
+    if local != "weight":
+        return None
+    if isinstance(module, CONVOLUTIONS):
+        if module.groups == 1:
+            return "convolution"
+        return "depthwise" if module.groups == module.in_channels else "grouped"
+    if isinstance(module, TRANSPOSED):
+        return "transposed"
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return "position" if _POSITION.search(local) else "embedding"
+    return "linear" if isinstance(module, nn.Linear) else None
+
+
+def _by_name(name: str, tensor: Tensor) -> str:
+    if tensor.ndim < 2:
+        return _vector(name, False, tensor)
+    if tensor.ndim == 2:
+        return _matrix(name)
+    return "position" if _POSITION.search(name) else "other"
+
+
+def _vector(name: str, of_norm: bool, tensor: Tensor) -> str:
+    if _STATISTICS.search(name) or not tensor.is_floating_point():
+        return "statistics"
+    if of_norm or _NORM.search(name.rpartition(".")[0]):
+        return "norm"
+    return "bias" if re.search(r"bias|(^|[._])b$", name) else "other"
+
+
+def _matrix(name: str) -> str:
+    if _POSITION.search(name):
+        return "position"
+    if _EMBEDDING.search(name) and not _PATCHES.search(name):
+        return "embedding"
+    return "linear"
+
+
+def _spatial(tensor: Tensor) -> bool:
+    return tensor.ndim > 2 and max(tensor.shape[2:]) > 1
+
+
+def _shows_groups(tensor: Tensor, previous: int) -> bool:
+    groups, rest = divmod(previous, tensor.shape[1])
+    fits = not rest and groups > 2 and tensor.shape[0] % groups == 0
+    return fits and _spatial(tensor) and tensor.shape[0] == previous

@@ -1,0 +1,171 @@
+"""What the weights say about themselves, in words: who carries extremes, of what sort, what helps.
+
+Every gain is measured on the tensor: its SQNR under the remedy less that under one scale for
+min and max.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from qwd.quantize.channels import FLOORS, ChannelFigures
+from qwd.quantize.clipping import clipped_range, quantize_clipped
+from qwd.quantize.figures import WeightFigures
+from qwd.quantize.statistics import sqnr_db
+
+MOST = 4
+"""tensors that are spoken of"""
+WIDE = 1.25
+"""times the range of as many normally distributed weights, from which on a range is wide"""
+WORTH = 0.5
+"""dB that a remedy has to gain to be spoken of"""
+FEW = 20
+"""elements beyond 6 standard deviations that are single outliers, not a tail"""
+SKEWED = 4.0
+"""times the median factor, from which on a channel is blown up by folding"""
+LARGEST = 2**26
+"""elements up to which clipping is tried: it sorts a copy"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A weight and what was measured of it."""
+
+    name: str
+    kind: str
+    raw: WeightFigures
+    deployed: WeightFigures
+    """after folding, where a BatchNorm is folded into it"""
+    channels: ChannelFigures | None
+    """of the deployed weight"""
+
+
+def hints(
+    seen: Sequence[Seen],
+    tensor: Callable[[str], Tensor],
+    factor: Callable[[str], Tensor | None],
+    eps: float | None,
+    variances: dict[str, float],
+) -> Iterator[str]:
+    """A sentence for each of the worst wide tensors, then what holds for the model.
+
+    ``tensor`` gives a weight as deployed, ``factor`` gamma / sqrt(var + eps) of the norm behind it,
+    ``variances`` the median running variance behind each weight.
+    """
+    wide = [s for s in seen if s.deployed.sqnr_db is not None and excess(s.deployed) > WIDE]
+    wide.sort(key=lambda s: s.deployed.sqnr_db or 0.0)
+    for each in wide[:MOST]:
+        yield _sentence(each, tensor, factor(each.name))
+    if len(wide) > MOST:
+        yield f"{len(wide)} of {len(seen)} weights have wide ranges; the worst {MOST} are named"
+    crushed = [n for n, v in variances.items() if eps is not None and v < 10 * eps]
+    if crushed:
+        low = min(variances[n] for n in crushed)
+        yield (
+            f"{_some(crushed)}: the running variance behind is down to {low:.3g} in the median "
+            f"channel, near eps: these weights have shrunk so far that eps counts; less decay"
+        )
+    for backend, least in FLOORS.items():
+        low = {s.name: s.channels.floored[backend] for s in seen if s.channels}
+        found = [name for name, n in low.items() if n]
+        if found:
+            yield (
+                f"{sum(low.values())} channels of {_some(found)} have scales below {least:.3g}, "
+                f"the smallest of {backend}, which rounds them more coarsely: less decay, or "
+                "another backend"
+            )
+    if wide:
+        yield (
+            "more decay alone makes all weights of a tensor smaller and changes neither its codes "
+            "nor its SQNR: what helps is a narrower range for the same standard deviation"
+        )
+
+
+def excess(of: WeightFigures) -> float:
+    """range / std, relative to what as many normally distributed weights have; 0 without one.
+
+    The largest of n such weights is near the quantile 1 - 1 / (2 n) on either side.
+    """
+    finite = of.numel - of.nan - of.inf
+    if of.range_over_std is None or finite < 2:
+        return 0.0
+    expected = -2 * NormalDist().inv_cdf(1 / (2 * finite))
+    return of.range_over_std / expected if expected > 0 else 0.0
+
+
+def _sentence(each: Seen, tensor: Callable[[str], Tensor], factor: Tensor | None) -> str:
+    of = each.deployed
+    w = tensor(each.name)
+    end = of.a if abs(of.a or 0.0) > abs(of.b or 0.0) else of.b
+    start = (
+        f"{each.name}: {of.sqnr_db:.1f} dB, its range of {of.range:.4g} is {excess(of):.1f} times "
+        f"that of normally distributed weights"
+    )
+    remedies = list(_remedies(each, w))
+    helps = "; ".join(remedies) if remedies else "nothing that was tried gains half a decibel"
+    return f"{start}. {_cause(each, w, factor, end)}: {helps}"
+
+
+def _cause(each: Seen, w: Tensor, factor: Tensor | None, end: float | None) -> str:
+    of = each.deployed
+    far = of.outliers.get("sigma>6") or 0
+    if factor is not None and each.channels is not None and end is not None:
+        by = factor.abs().double()
+        median = float(by.median())
+        channel = _channel_of(w, each.channels.axis, end)
+        grown = excess(of) > WIDE * excess(each.raw)
+        if median and channel is not None and float(by[channel]) > SKEWED * median and grown:
+            own = float(by[channel])
+            return (
+                f"A folding artefact: channel {channel} carries {end:.4g} because BatchNorm's "
+                f"factor there is {own:.3g}, {own / median:.1f} times the median"
+            )
+    if 0 < far <= FEW:
+        return f"Single outliers: {far} elements beyond 6 standard deviations, up to {end:.4g}"
+    if each.channels is not None and (each.channels.spread or 0) > SKEWED:
+        return (
+            f"Uneven channels: the widest has {each.channels.spread:.1f} times the median range, "
+            f"and {each.channels.channels} share one scale"
+        )
+    return (
+        f"Heavy tails: excess kurtosis {of.kurtosis or 0.0:.2f}, {far} elements beyond 6 standard "
+        "deviations"
+    )
+
+
+def _remedies(each: Seen, w: Tensor) -> Iterator[str]:
+    channels, before = each.channels, each.deployed.sqnr_db
+    if channels is not None and (channels.gain_db or 0) >= WORTH:
+        yield f"a scale per channel gains {channels.gain_db:.1f} dB"
+        if each.kind in ("convolution", "depthwise", "linear"):
+            yield "equalization with the next layer up to that"
+    if channels is not None and channels.dead:
+        yield f"{len(channels.dead)} dead channels can be cut out"
+    if before is None or w.numel() > LARGEST:
+        return
+    lo, hi = clipped_range(w, clip="mse", kind="minmax")
+    after = _sqnr(w, quantize_clipped(w, clip="mse", kind="minmax").values)
+    if after is not None and after - before >= WORTH:
+        yield f"clipping to [{float(lo):.4g}, {float(hi):.4g}] gains {after - before:.1f} dB"
+
+
+def _sqnr(w: Tensor, rounded: Tensor) -> float | None:
+    finite = w.isfinite()
+    exact = w[finite].double()
+    error = rounded[finite].double() - exact
+    return sqnr_db(float(exact.square().sum()), float(error.square().sum()))
+
+
+def _channel_of(w: Tensor, axis: int, end: float) -> int | None:
+    """The channel of the element nearest to ``end``."""
+    rows = w.movedim(axis, 0).flatten(1).float()
+    distance = (rows - end).abs().nan_to_num(nan=math.inf).amin(dim=1)
+    return int(torch.argmin(distance)) if len(distance) else None
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

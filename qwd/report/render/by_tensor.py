@@ -1,0 +1,44 @@
+"""Checkpoints side by side, tensor by tensor, matched by name."""
+
+from collections.abc import Iterator, Sequence
+
+from qwd.quantize.figures import WeightFigures
+from qwd.report.figures import ModelReport
+from qwd.report.render import numbers
+from qwd.report.render.blocks import Block, Heading, Note, Table
+
+
+def by_tensor(models: Sequence[ModelReport], top: int | None) -> Iterator[Block]:
+    """Range, range/std and SQNR of each tensor as deployed, a column per checkpoint.
+
+    The tensors whose SQNR differs most come first. Nothing for runs, which are compared by what
+    they were trained with, and for checkpoints that have no tensor in common.
+    """
+    if len(models) < 2 or any(model.config is not None for model in models):
+        return
+    found = [{t.name: t.folded or t.figures for t in model.tensors} for model in models]
+    common = [name for name in found[0] if all(name in each for each in found)]
+    if not common:
+        return
+    common.sort(key=lambda name: -_difference([each[name] for each in found]))
+    yield Heading("Tensor by tensor")
+    rows: list[tuple[str, ...]] = []
+    for name in common[:top]:
+        every = [each[name] for each in found]
+        rows.append((name, "range", *(numbers.digits(f.range) for f in every)))
+        rows.append(("", "range/std", *(numbers.digits(f.range_over_std) for f in every)))
+        rows.append(("", "SQNR dB", *(numbers.decibel(f.sqnr_db) for f in every)))
+    names = tuple(model.name for model in models)
+    yield Table(header=("tensor", "as deployed", *names), rows=tuple(rows), keys=2)
+    if top is not None and len(common) > top:
+        which = f"The {top} of {len(common)} tensors whose SQNR differs most"
+        yield Note(f"{which}; --top N shows more.")
+    alone = sum(len(each) - len(common) for each in found)
+    if alone:
+        yield Note(f"{alone} tensors are not in every checkpoint.")
+
+
+def _difference(every: Sequence[WeightFigures]) -> float:
+    """The largest distance of two SQNRs, in dB."""
+    existing = [f.sqnr_db for f in every if f.sqnr_db is not None]
+    return max(existing) - min(existing) if existing else 0.0
