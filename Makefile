@@ -49,7 +49,7 @@ imports: $(VENV)/.dev
 pytest: $(VENV)/.dev
 	$(BIN)/pytest -n 2
 
-# Thousands of damaged files through the readers of checkpoints.
+# What takes minutes: damaged files by the thousand, deep networks, processes that share a search.
 test-long: $(VENV)/.dev
 	$(BIN)/pytest -n 2 -m long
 

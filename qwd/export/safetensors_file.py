@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from qwd.checkpoints import pack_weights
-from qwd.errors import VerificationError
+from qwd.errors import InputError, VerificationError
 from qwd.export import codes
 from qwd.export.program import Program, Runs
 from qwd.quantize.arithmetic import arithmetic_dtype
@@ -70,7 +70,10 @@ class SafetensorsFile(Program):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "weights.safetensors")
             file.write_bytes(content)
-            found = codes.load(file)
+            try:
+                found = codes.load(file)
+            except InputError as error:
+                raise VerificationError(f"nothing was written: {error}") from error
         expected = {n: w.quantized.values for n, w in self.coded.items()} | self._others()
         for name, tensor in expected.items():
             if name not in found or not _same(found[name], tensor):

@@ -59,6 +59,7 @@ def test_the_table_and_the_facts_say_what_was_checked(work: Path) -> None:
         "accuracy": stored,
         "source": "report.json",
         "note": None,
+        "tolerance_pp": 0.1,
     }
     assert (facts["accuracy"], facts["difference_pp"], facts["agree_n"]) == (stored, 0, 360)
     assert facts["ao"]["scheme"] == "ao-static"

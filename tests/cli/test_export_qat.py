@@ -51,7 +51,8 @@ def test_the_grids_in_the_file_are_those_of_the_training(aware: Path) -> None:
         "note": None,
         "tolerance_pp": pytest.approx(100 / 360),
     }
-    assert facts["accuracy"] == facts["metadata"]["accuracy"] == promised
+    assert facts["accuracy"] == facts["metadata"]["accuracy"]
+    assert abs(facts["accuracy"] - promised) * 360 <= 1 + 1e-9
     assert (facts["scheme"], facts["agree_n"] >= 355) == (f"{TRAINED}@onnx", True)
     assert facts["metadata"]["scheme"] == f"{TRAINED}@onnx"
     subject = Subjects({}).open(aware / RUN)

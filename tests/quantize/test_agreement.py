@@ -39,11 +39,10 @@ other places, or twice as coarse, make it one and more"""
 CPU = torch.device("cpu")
 
 
-def convolutional() -> Iterator[Any]:
+def convolutional() -> list[Any]:
     """Every built-in model with 2-d convolutions that has no attention."""
-    for name in MODELS.names():
-        if MODELS.ships(name) and _is_convolutional(name):
-            yield pytest.param(name, marks=pytest.mark.long if name in DEEP else ())
+    names = [name for name in MODELS.names() if MODELS.ships(name) and _is_convolutional(name)]
+    return [pytest.param(n, marks=pytest.mark.long if n in DEEP else ()) for n in names]
 
 
 def _is_convolutional(name: str) -> bool:

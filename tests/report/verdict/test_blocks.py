@@ -64,7 +64,7 @@ def test_certificates() -> None:
     shown = " ".join(text.show(page.blocks(found), width=100).split())
     assert (
         "Certificate (wd 1e-4, seed 3): 2 of 10,000 ao-static predictions change where 17 layers "
-        "before BatchNorm are multiplied by the power of two nearest to their ratio of norms; 1 "
+        "before BatchNorm are multiplied by the power of two nearest to the ratio of norms; 1 "
         "more have the factor 1; skipped: conv0 (dead), conv1 (dead), conv2 (dead) and 2 more."
     ) in shown
 
@@ -82,7 +82,7 @@ def test_several_settings_have_their_headings_and_names_stay_names() -> None:
 
 def test_few_seeds_are_dashes_not_numbers() -> None:
     shown = text.show(page.blocks(verdict(two_decays(1))), width=160)
-    assert cells(shown, "wd 1e-4")[0].endswith("no interval 1 5 % - -")
+    assert cells(shown, "wd 1e-4 range, raw")[0].endswith("no interval 1 5 % - -")
     assert "one pair: no interval" in shown
     none = verdict([run(1e-5, 0), run(1e-4, 1)])
     assert "paired over 0 seeds" in text.show(page.blocks(none), width=160)
