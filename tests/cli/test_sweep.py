@@ -148,7 +148,10 @@ def test_where_every_cell_diverged_it_is_exit_6(tmp_path: Path) -> None:
     assert "wd1-s0" in done.stdout
 
 
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [(signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)],
+)
 def test_a_sweep_that_is_stopped_leaves_nobody_at_work_and_goes_on(
     stop: signal.Signals, code: int, tmp_path: Path
 ) -> None:
