@@ -32,13 +32,26 @@ def values_from(
     file: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The settings that any layer gives, each checked by itself; see `from_layers`."""
+    return merged(options, environment_settings(environment), file, read_all)
+
+
+def merged(
+    options: Mapping[str, Any],
+    variables: Mapping[str, Any],
+    file: Mapping[str, Any] | None,
+    read: Callable[[dict[str, Any], Callable[[str], str]], dict[str, Any]],
+) -> dict[str, Any]:
+    """What ``read`` makes of a file, of variables over it, and of options over both.
+
+    It is given the values of a layer, without those that are None, and what errors call a name.
+    """
     values: dict[str, Any] = {}
     for layer, label in (
         (dict(file or {}), lambda name: f"{name} in the file"),
-        (environment_settings(environment), variable_name),
+        (variables, variable_name),
         (dict(options), option_name),
     ):
-        values |= read_all({n: raw for n, raw in layer.items() if raw is not None}, label)
+        values |= read({n: raw for n, raw in layer.items() if raw is not None}, label)
     return values
 
 

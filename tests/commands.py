@@ -3,11 +3,15 @@
 import subprocess
 import sys
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 QWD = Path(sys.executable).with_name("qwd")
+PATIENCE = 120.0
+"""seconds after which a command is taken to hang"""
 IMAGES = Path(__file__).parents[2] / "shared" / "data" / "cifar10-jpeg.tgz"
 
 
@@ -16,6 +20,26 @@ def qwd(*args: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         [str(QWD), *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300, **options
     )
+
+
+def started(*args: object, cwd: Path) -> subprocess.Popen[str]:
+    """Start the installed command in ``cwd`` and go on; stdout and stderr as text."""
+    return subprocess.Popen(
+        [str(QWD), *map(str, args)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Until something holds; the process must not end before."""
+    last = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < last
+        time.sleep(0.02)
 
 
 def last_line(text: str) -> str:

@@ -10,22 +10,15 @@ import torch
 from torch import nn
 
 from qwd.quantize import ao_graph, torch_ao
-from qwd.quantize.backend import NotQuantizableError
+from qwd.quantize.backend import NotQuantizableError, check_integer_kernels
 from qwd.quantize.saturation import saturating_layers
-from qwd.quantize.schemes import AO_DEFAULT, INTEGER_KINDS, Scheme
+from qwd.quantize.schemes import AO_DEFAULT, Scheme
 from qwd.quantize.torch_ao import running_on
 
 
 def check(scheme: Scheme) -> None:
     """NotQuantizableError where torch.ao has no kernels for a scheme."""
-    if scheme.activation_bits != 8:
-        found = f"{scheme.activation_bits} bits" if scheme.activation_bits else "float"
-        raise NotQuantizableError(f"torch.ao's kernels take 8-bit activations, not {found}")
-    if scheme.kind not in INTEGER_KINDS or scheme.clip != "none":
-        raise NotQuantizableError(
-            f"torch.ao runs {' and '.join(INTEGER_KINDS)} weights without clipping; "
-            f"{scheme.full_name} runs on the backend 'simulated'"
-        )
+    check_integer_kernels(scheme, "torch.ao")
     if scheme.engine is not None and scheme.engine not in torch_ao.ENGINES:
         raise NotQuantizableError(
             f"torch.ao has no engine {scheme.engine!r}; it has {', '.join(torch_ao.ENGINES)}"

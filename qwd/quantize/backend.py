@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qwd.errors import VerificationError
-from qwd.quantize.schemes import Scheme
+from qwd.quantize.schemes import INTEGER_KINDS, Scheme
 from qwd.registry import BACKENDS
 
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
@@ -46,6 +46,21 @@ class Description:
     sqnr_db: float | None = None
     """10 log10(sum w^2 / sum (w' - w)^2) over the quantized weights; None where that is not known
     or without error"""
+
+
+def check_integer_kernels(scheme: Scheme, runtime: str) -> None:
+    """NotQuantizableError where a scheme is none that integer kernels compute.
+
+    ``runtime`` is who has them, for the error.
+    """
+    if scheme.activation_bits != 8:
+        found = f"{scheme.activation_bits} bits" if scheme.activation_bits else "float"
+        raise NotQuantizableError(f"{runtime}'s kernels take 8-bit activations, not {found}")
+    if scheme.kind not in INTEGER_KINDS or scheme.clip != "none":
+        raise NotQuantizableError(
+            f"{runtime} runs {' and '.join(INTEGER_KINDS)} weights without clipping; "
+            f"{scheme.full_name} runs on the backend 'simulated'"
+        )
 
 
 class Backend(ABC):

@@ -72,7 +72,7 @@ class FoldPlan:
         found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
         for layer, norm in pairs:
             pair: Any = model.get_submodule(layer), model.get_submodule(norm)
-            found[_join(layer, "weight")] = _folded_weight(pair[0], _factor(pair[1]))
+            found[_join(layer, "weight")] = folded_weight(pair[0], pair[0].weight, _factor(pair[1]))
         return {name: found[name] for name in weight_names(found)}
 
 
@@ -128,7 +128,7 @@ def fold(layer: _ConvNd | nn.Linear, norm: _BatchNorm) -> None:
     if norm.bias is not None:
         bias = bias + norm.bias
     weight = layer.weight
-    layer.weight = nn.Parameter(_folded_weight(layer, factor), weight.requires_grad)
+    layer.weight = nn.Parameter(folded_weight(layer, layer.weight, factor), weight.requires_grad)
     layer.bias = nn.Parameter(bias.to(weight.dtype), weight.requires_grad)
 
 
@@ -160,10 +160,11 @@ def _factor(norm: _BatchNorm) -> Tensor:
     return norm_factor(var, norm.eps, norm.weight)
 
 
-def _folded_weight(layer: _ConvNd | nn.Linear, factor: Tensor) -> Tensor:
+def folded_weight(layer: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
+    """w * factor for a weight of the shape of the one of ``layer``; see `times_factor`."""
     if isinstance(layer, _ConvTransposeNd):
-        return times_factor(layer.weight, factor, axis=1, groups=layer.groups)
-    return times_factor(layer.weight, factor)
+        return times_factor(weight, factor, axis=1, groups=layer.groups)
+    return times_factor(weight, factor)
 
 
 def is_weight(tensor: Tensor) -> bool:

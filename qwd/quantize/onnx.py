@@ -30,7 +30,12 @@ from torch import Tensor, nn
 from qwd.errors import StorageError, reason
 from qwd.quantize import onnx_session
 from qwd.quantize.arithmetic import quantize
-from qwd.quantize.backend import Backend, Description, NotQuantizableError
+from qwd.quantize.backend import (
+    Backend,
+    Description,
+    NotQuantizableError,
+    check_integer_kernels,
+)
 from qwd.quantize.onnx_extra import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -52,7 +57,7 @@ from qwd.quantize.onnx_graph import (
 from qwd.quantize.onnx_session import INPUT, OnnxNetwork
 from qwd.quantize.parameter_names import layers_of, left_float, parameter_names
 from qwd.quantize.quiet import quiet
-from qwd.quantize.schemes import INTEGER_KINDS, Scheme
+from qwd.quantize.schemes import Scheme
 
 LEFT_ALONE = (
     "BatchNormalization",
@@ -101,14 +106,7 @@ class OnnxRuntime(Backend):
 
     def check(self, scheme: Scheme) -> None:
         """NotQuantizableError where a scheme is none that ONNX Runtime computes."""
-        if scheme.activation_bits != 8:
-            found = f"{scheme.activation_bits} bits" if scheme.activation_bits else "float"
-            raise NotQuantizableError(f"ONNX Runtime's kernels take 8-bit activations, not {found}")
-        if scheme.kind not in INTEGER_KINDS or scheme.clip != "none":
-            raise NotQuantizableError(
-                f"ONNX Runtime runs {' and '.join(INTEGER_KINDS)} weights without clipping; "
-                f"{scheme.full_name} runs on the backend 'simulated'"
-            )
+        check_integer_kernels(scheme, "ONNX Runtime")
         if scheme.engine not in (None, "cpu"):
             raise NotQuantizableError(
                 f"the backend 'onnx' has no engine {scheme.engine!r}; it has cpu"

@@ -11,7 +11,7 @@ from qwd.config import fields
 from qwd.errors import InputError, UsageError
 from qwd.parsing import Parser
 from qwd.registry import suggestion
-from qwd.setting import checked, option_name, plain, plain_name, variable_name
+from qwd.setting import checked, plain, plain_name
 from qwd.sweep.axes import ordered, values_parser
 from qwd.sweep.base import base_axes, base_seeds
 from qwd.sweep.design import SEEDS, WDS, Arm, Design, Reporting
@@ -70,24 +70,22 @@ def read(
 
     An unknown key in any layer is a UsageError with the nearest valid name.
     """
+    return Given(layers.merged(options, variables_of(environment), file, _layer))
+
+
+def variables_of(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that ``QWD_*`` variables give, ``seeds`` among them (None where not given)."""
     environment = dict(environment)
-    variables = {"seeds": environment.pop("QWD_SEEDS", None)}
-    variables |= layers.environment_settings(environment)
-    found: dict[str, Any] = {}
-    for layer, label in (
-        (dict(file or {}), lambda name: f"{name} in the file"),
-        (variables, variable_name),
-        (dict(options), option_name),
-    ):
-        given = {n: v for n, v in layer.items() if v is not None and n not in RECORDED}
-        found |= _layer(given, label)
-    return Given(found)
+    given = {"seeds": environment.pop("QWD_SEEDS", None)}
+    return given | layers.environment_settings(environment)
 
 
 def _layer(given: Mapping[str, Any], label: Callable[[str], str]) -> dict[str, Any]:
     known = {plain_name(field.name): field for field in fields()}
     found: dict[str, Any] = {}
     for name, raw in given.items():
+        if name in RECORDED:
+            continue
         name = plain_name(str(name))
         if name in OWN:
             found[name] = checked(label(name), OWN[name], raw)

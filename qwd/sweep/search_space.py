@@ -11,8 +11,9 @@ from qwd.errors import UsageError
 from qwd.grid import grid
 from qwd.parsing import Parser
 from qwd.registry import OPTIMIZERS
-from qwd.setting import checked, option_name, plain, plain_name, variable_name
+from qwd.setting import checked, option_name, plain, plain_name
 from qwd.sweep.axes import exact
+from qwd.sweep.reading import variables_of
 
 
 class Asked(dict[str, Any]):
@@ -133,17 +134,7 @@ def read_space(
     An unknown key in any layer is a UsageError with the nearest valid name, and so is one that
     belongs to a grid.
     """
-    environment = dict(environment)
-    variables = {"seeds": environment.pop("QWD_SEEDS", None)}
-    variables |= layers.environment_settings(environment)
-    found: dict[str, Any] = {}
-    for layer, label in (
-        (dict(file or {}), lambda name: f"{name} in the file"),
-        (variables, variable_name),
-        (dict(options), option_name),
-    ):
-        found |= _layer({n: v for n, v in layer.items() if v is not None}, label)
-    return Asked(found)
+    return Asked(layers.merged(options, variables_of(environment), file, _layer))
 
 
 def _layer(given: Mapping[str, Any], label: Callable[[str], str]) -> dict[str, Any]:

@@ -13,10 +13,9 @@ import yaml
 from qwd.errors import StorageError
 from qwd.files import sole_user
 from qwd.report.load import load_report
-from tests.commands import QWD, last_line, qwd
+from tests.commands import PATIENCE, last_line, qwd, started, wait_for
 
 SMALL = ("--model", "mlp", "--batch-size", 128, "--scheme", "affine-tensor")
-PATIENCE = 120.0
 
 WRONG = {
     "--wd -1": "--wd '-1': expected a list with commas of numbers",
@@ -37,25 +36,6 @@ WRONG = {
     "--resume": "--resume: sweeps/small_cnn-digits is no sweep folder",
     "--cell wd1e-4-s0": "--cell wd1e-4-s0: trains a cell of a sweep again, and needs --resume",
 }
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    """Until something holds; the process must not end before."""
-    last = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None
-        assert time.monotonic() < last
-        time.sleep(0.02)
-
-
-def started(*args: object, cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(QWD), "sweep", *map(str, (*SMALL, *args))],
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def is_free(claim: Path) -> bool:
@@ -156,7 +136,7 @@ def test_a_sweep_that_is_stopped_leaves_nobody_at_work_and_goes_on(
     stop: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     args = ("--out", "s", "--wd", "0,1e-2", "--seeds", 1, "--epochs", 1000, "--jobs", 2)
-    process = started(*args, cwd=tmp_path)
+    process = started("sweep", *SMALL, *args, cwd=tmp_path)
     cells = [tmp_path / "s" / "cells" / name for name in ("wd0-s0", "wd0.01-s0")]
     claims = [tmp_path / "s" / ".claims" / path.name for path in cells]
     wait_for(lambda: any((path / "metrics.csv").is_file() for path in cells), process)
@@ -177,9 +157,9 @@ def test_a_sweep_that_is_stopped_leaves_nobody_at_work_and_goes_on(
 
 def test_two_on_one_folder_share_the_work(tmp_path: Path) -> None:
     args = ("--out", "s", "--wd", "0,1e-3,1e-2", "--seeds", 2, "--epochs", 4, "--jobs", 1)
-    first = started(*args, cwd=tmp_path)
+    first = started("sweep", *SMALL, *args, cwd=tmp_path)
     wait_for(lambda: (tmp_path / "s" / "sweep.yaml").is_file(), first)
-    second = started(*args, "--resume", cwd=tmp_path)
+    second = started("sweep", *SMALL, *args, "--resume", cwd=tmp_path)
     said = [process.communicate(timeout=PATIENCE)[1] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), said
     trained = [line.split()[1] for text in said for line in text.splitlines() if ": float " in line]

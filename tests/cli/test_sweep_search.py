@@ -6,18 +6,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from qwd.report.load import load_report
-from tests.commands import QWD, last_line, qwd
+from tests.commands import PATIENCE, last_line, qwd, started, wait_for
 from tests.sweep.small import same, weights
 
 SMALL = ("--model", "mlp", "--batch-size", 128, "--lr", "1e-2..1e-1")
-PATIENCE = 120.0
 
 WRONG = {
     "--search 0": "--search '0': expected a whole number",
@@ -44,25 +42,6 @@ WRONG = {
     "--storage sqlite:///a.db": "--storage sqlite:///a.db: belongs to --search",
     "--seed 3": "--seed 3: belongs to --search; a grid has --seeds",
 }
-
-
-def started(*args: object, cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(QWD), "sweep", *map(str, args)],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    """Until something holds; the process must not end before."""
-    last = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None
-        assert time.monotonic() < last
-        time.sleep(0.02)
 
 
 def states(database: Path) -> list[str]:
@@ -119,7 +98,7 @@ def test_a_search_that_is_stopped_goes_on_and_keeps_its_number(
     stop: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     args = (*SMALL, "--epochs", 12, "--search", 3, "--jobs", 2)
-    process = started(*args, "--out", "s", cwd=tmp_path)
+    process = started("sweep", *args, "--out", "s", cwd=tmp_path)
     cells = tmp_path / "s" / "cells"
     wait_for(lambda: (cells / "t1" / "metrics.csv").is_file(), process)
     process.send_signal(stop)
@@ -141,9 +120,9 @@ def test_a_search_that_is_stopped_goes_on_and_keeps_its_number(
 @pytest.mark.long
 def test_two_on_one_folder_share_the_trials(tmp_path: Path) -> None:
     args = (*SMALL, "--epochs", 40, "--search", 5, "--jobs", 1, "--out", "s")
-    first = started(*args, cwd=tmp_path)
+    first = started("sweep", *args, cwd=tmp_path)
     wait_for(lambda: (tmp_path / "s" / "cells" / "t0").is_dir(), first)
-    second = started(*args, "--resume", cwd=tmp_path)
+    second = started("sweep", *args, "--resume", cwd=tmp_path)
     said = [process.communicate(timeout=PATIENCE)[1] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), said
     trained = [line.split()[1] for text in said for line in text.splitlines() if ": lr " in line]
@@ -158,7 +137,7 @@ def test_two_folders_share_one_study(tmp_path: Path) -> None:
         (tmp_path / place).mkdir()
     args = (*SMALL, "--epochs", 5, "--search", 5, "--jobs", 1, "--name", "s")
     shared = ("--storage", f"sqlite:///{tmp_path}/shared.db")
-    both = [started(*args, *shared, cwd=tmp_path / place) for place in ("a", "b")]
+    both = [started("sweep", *args, *shared, cwd=tmp_path / place) for place in ("a", "b")]
     said = [process.communicate(timeout=PATIENCE) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert states(tmp_path / "shared.db").count("COMPLETE") == 5
@@ -214,7 +193,7 @@ def test_without_optuna_a_line_names_the_install_command(tmp_path: Path) -> None
 def test_a_process_that_is_killed_alone_is_named_and_its_trial_taken_over(tmp_path: Path) -> None:
     """As by a kernel that is out of memory."""
     args = (*SMALL, "--epochs", 300, "--search", 1, "--out", "s")
-    process = started(*args, cwd=tmp_path)
+    process = started("sweep", *args, cwd=tmp_path)
     wait_for(lambda: (tmp_path / "s" / "cells" / "t0" / "metrics.csv").is_file(), process)
     (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(child), signal.SIGKILL)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from qwd.sweep import Given, Outcome, Task, read
+from qwd.sweep import Given, Outcome, Task, begin, cells_of, read
+from qwd.sweep.layout import cell_folder, claim_folder
 from qwd.sweep.session import Sweep, Watcher, sweep
 from qwd.sweep.work import compute
 
@@ -65,6 +66,21 @@ def asked(**settings: Any) -> Given:
     """`SMALL` with other settings; None leaves one out."""
     wanted = {**SMALL, **settings}
     return read({}, {}, {name: value for name, value in wanted.items() if value is not None})
+
+
+def tasks(sweep: Path, **settings: Any) -> list[Task]:
+    """The cells of the sweep that is `asked` for, in the folder ``sweep``, to be computed."""
+    design = begin(asked(**settings))
+    return [
+        Task(
+            cell=cell.id,
+            folder=cell_folder(sweep, cell.id),
+            claim=claim_folder(sweep, cell.id),
+            config=cell.config,
+            reporting=design.reporting,
+        )
+        for cell in cells_of(design)
+    ]
 
 
 def weights(cell: Path) -> dict[str, torch.Tensor]:

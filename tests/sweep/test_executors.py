@@ -12,12 +12,11 @@ from qwd.config import TrainConfig
 from qwd.files import sole_user
 from qwd.registry import EXECUTORS
 from qwd.report.load import load_report
-from qwd.sweep import Task, begin, cells_of
-from qwd.sweep.layout import cell_folder, claim_folder
+from qwd.sweep import Task
 from qwd.sweep.work import compute
 from qwd.train.layout import CHECKPOINT, is_finished
 from qwd.train.session import train
-from tests.sweep.small import asked, same, weights
+from tests.sweep.small import same, tasks, weights
 
 pytestmark = pytest.mark.parametrize("name", EXECUTORS.names())
 
@@ -46,21 +45,6 @@ def deadly(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
     net = nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
     net.register_forward_pre_hook(lambda module, args: os._exit(9) if module.training else None)
     return net
-
-
-def tasks(sweep: Path, **settings) -> list[Task]:
-    cells = cells_of(begin(asked(**settings)))
-    design = begin(asked(**settings))
-    return [
-        Task(
-            cell=cell.id,
-            folder=cell_folder(sweep, cell.id),
-            claim=claim_folder(sweep, cell.id),
-            config=cell.config,
-            reporting=design.reporting,
-        )
-        for cell in cells
-    ]
 
 
 def close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float) -> bool:

@@ -8,18 +8,17 @@ import pytest
 from torch import nn
 
 from qwd.config import TrainConfig
-from qwd.sweep import Task, begin, calibration, cells_of
+from qwd.sweep import Task, calibration
 from qwd.sweep.calibration import Measured, choose, measured
 from qwd.sweep.executor import executor_called, listen
 from qwd.sweep.fused import Fused, groups
-from qwd.sweep.layout import cell_folder, claim_folder
 from qwd.sweep.together import train_together
 from qwd.sweep.work import compute
 from qwd.train.fused.fitting import kind, obstacle
 from qwd.train.layout import CHECKPOINT, WEIGHTS
 from qwd.train.run import read_run
 from qwd.train.session import train
-from tests.sweep.small import asked, weights
+from tests.sweep.small import tasks, weights
 
 HERE = "tests.sweep.test_fused"
 
@@ -33,20 +32,6 @@ def deciding(*, in_channels: int, image_size: int, num_classes: int) -> nn.Modul
 
     net.register_forward_hook(look)
     return net
-
-
-def tasks(sweep: Path, **settings: Any) -> list[Task]:
-    design = begin(asked(**settings))
-    return [
-        Task(
-            cell=cell.id,
-            folder=cell_folder(sweep, cell.id),
-            claim=claim_folder(sweep, cell.id),
-            config=cell.config,
-            reporting=design.reporting,
-        )
-        for cell in cells_of(design)
-    ]
 
 
 def replicas(task: Task) -> int:

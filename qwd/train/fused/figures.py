@@ -4,8 +4,7 @@ The figures are those of `qwd.train.watch` and `qwd.train.evaluation`, whose fun
 over the replicas.
 """
 
-import copy
-from types import SimpleNamespace
+import functools
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from qwd.quantize import folding
 from qwd.quantize.arithmetic import arithmetic_dtype
+from qwd.quantize.folding import folded_weight, norm_factor, weight_names
 from qwd.train.evaluation import BATCH
 from qwd.train.fused.stack import Stack
 from qwd.train.session import Session
@@ -121,7 +120,7 @@ def folded_ranges(stack: Stack) -> list[float | None]:
         return [Session.folded_range(each) for each in stack.sessions]
     tensors = {name: stack.part(stack.weights, name) for name in stack.places}
     tensors |= {**stack.constants, **stack.buffers}
-    names = folding.weight_names(session.network)
+    names = weight_names(session.network)
     folded = {name: tensors[name] for name in names if name in tensors}
     for layer, norm in session.fold_plan.pairs:
         if f"{layer}.weight" in folded:
@@ -143,18 +142,8 @@ def folded_ranges(stack: Stack) -> list[float | None]:
 def _folded(network: nn.Module, layer: str, norm: str, tensors: dict[str, Tensor]) -> Tensor:
     """A weight with its BatchNorm folded in, of every replica."""
     of: Any = network.get_submodule(norm)
-    stacked = SimpleNamespace(
-        running_var=tensors[f"{norm}.running_var"],
-        weight=tensors.get(f"{norm}.weight"),
-        eps=of.eps,
-    )
-    factors = folding._factor(stacked)  # type: ignore[arg-type]
-
-    def one(weight: Tensor, factor: Tensor) -> Tensor:
-        module: Any = copy.copy(network.get_submodule(layer))
-        module._parameters = {**module._parameters, "weight": weight}
-        return folding._folded_weight(module, factor)
-
+    factors = norm_factor(tensors[f"{norm}.running_var"], of.eps, tensors.get(f"{norm}.weight"))
+    one = functools.partial(folded_weight, network.get_submodule(layer))
     return vmap(one)(tensors[f"{layer}.weight"], factors)
 
 
