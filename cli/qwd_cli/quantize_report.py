@@ -1,5 +1,6 @@
 """`qwd quantize-report`."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -113,6 +114,8 @@ def command(
     chosen = layers.read_all(typed)
     found = [Path(path) for path in paths] or _runs()
 
+    # What is imported stays: to look through it for garbage takes a third of a second.
+    gc.disable()
     import torch
 
     from qwd.report.entry import report
@@ -120,6 +123,8 @@ def command(
     from qwd_cli.study_progress import StudyProgress
     from qwd_cli.weight_progress import WeightProgress
 
+    gc.freeze()
+    gc.enable()
     if chosen.get("threads"):
         torch.set_num_threads(chosen["threads"])
     made = report(

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +15,8 @@ def functional_figures(reference: Tensor, quantized: Tensor, labels: Tensor) -> 
     sum p log(p / q) over the softmax outputs, in nats, in float64; McNemar's test is exact: the
     inputs that only one of the two classifies rightly are split binomially by 1/2.
     """
+    from scipy.stats import binomtest  # a second to load, and reports of weights do without
+
     right, right_quantized = (o.argmax(dim=1) == labels for o in (reference, quantized))
     flips = int((reference.argmax(dim=1) != quantized.argmax(dim=1)).sum())
     lost = int((right & ~right_quantized).sum())

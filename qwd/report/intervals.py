@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from qwd.report.figures import Interval, Spread
 
@@ -24,5 +23,7 @@ def interval(changes: Sequence[float]) -> Interval | None:
     mean, n = float(np.mean(changes)), len(changes)
     if n < 2:
         return Interval(mean=mean, low=None, high=None, pairs=n)
-    half = float(np.std(changes, ddof=1)) / math.sqrt(n) * float(stats.t.ppf(0.975, n - 1))
+    from scipy.special import stdtrit  # slow to load, and most reports pair nothing
+
+    half = float(np.std(changes, ddof=1)) / math.sqrt(n) * float(stdtrit(n - 1, 0.975))
     return Interval(mean=mean, low=mean - half, high=mean + half, pairs=n)

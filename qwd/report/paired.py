@@ -2,9 +2,8 @@
 
 import math
 from dataclasses import fields
+from statistics import NormalDist
 
-from scipy.optimize import brentq
-from scipy.stats import norm
 from torch import Tensor
 
 from qwd.report.function import functional_figures
@@ -50,7 +49,9 @@ def interval(b: int, c: int, n: int, confidence: float = 0.95) -> tuple[float, f
     Source: T. Tango, Equivalence test and confidence interval for the difference in proportions
     for the paired-sample design, Statistics in Medicine 17 (1998), section 3.
     """
-    z = float(norm.ppf((1 + confidence) / 2))
+    from scipy.optimize import brentq  # slow to load, and reports of weights do without
+
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
 
     def excess(d: float) -> float:
         """b - c - n d in units of its standard deviation given d."""
