@@ -104,6 +104,7 @@ WRONG = {
     "wd_at": ["3", "a=1", "1=-1"],
     "wd_until": ["0", "-1"],
     "early_stop": ["0", "x"],
+    "keep_every": ["0", "1.5"],
     "from_": [""],
     "bits": ["1", "9", "4.5"],
     "weights": ["minmax", ""],

@@ -4,17 +4,17 @@
 `read_pickle`         all that a file of torch.save holds; its module has the threat model
 `read_safetensors`    tensors and metadata of a safetensors file
 `write_weights`       a safetensors file with a checksum of each tensor; `pack_weights` its bytes
-`index_of`            the index of a folder of shards
+`models_in`           the checkpoints of a folder
 """
 
-from qwd.checkpoints.reading import PICKLED, read_weights
+from qwd.checkpoints.reading import ENDINGS, PICKLED, models_in, read_weights
 from qwd.checkpoints.safetensors_file import pack_weights, read_safetensors, write_weights
-from qwd.checkpoints.shards import index_of
 from qwd.checkpoints.torch_file import read_pickle
 
 __all__ = [
+    "ENDINGS",
     "PICKLED",
-    "index_of",
+    "models_in",
     "pack_weights",
     "read_pickle",
     "read_safetensors",

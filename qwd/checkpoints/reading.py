@@ -15,16 +15,19 @@ from qwd.errors import InputError
 
 PICKLED = (".pt", ".pth", ".th", ".bin")
 SAFE = ".safetensors"
+ENDINGS = (*PICKLED, SAFE)
+WHOLE = tuple(name.removesuffix(INDEX) for name in INDEXES)
+"""a model that is not in shards, in a folder; the first that is there is read"""
 
 
 def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """The named tensors of a checkpoint, on the CPU, in the file's order.
 
     ``path`` is a file of torch.save (``.pt``, ``.pth``, ``.th``, ``.bin``), a ``.safetensors``
-    file, or a folder of either with its index. A state dict may be nested (``{"state_dict": ...,
-    "epoch": 90}``); ``key`` chooses where there are several. Tensors are mapped where the format
-    allows it: they must not be written to for the file's sake, and the file must not be cut off
-    while they are used.
+    file, or a folder of either with its index, or with one model in one file. A state dict may be
+    nested (``{"state_dict": ..., "epoch": 90}``); ``key`` chooses where there are several. Tensors
+    are mapped where the format allows it: they must not be written to for the file's sake, and the
+    file must not be cut off while they are used.
 
     Raises InputError for what is missing, unreadable, of another format, unsafe, damaged, without
     tensors, or ambiguous; see `qwd.checkpoints.torch_file` for what is refused, and why.
@@ -32,11 +35,14 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
     with reading(path):
         if _is_folder(path):
             index = index_of(path)
-            if index is None:
+            if index is not None:
+                return _flat(read_shards(index), key, index)
+            files = [path / name for name in WHOLE if (path / name).is_file()]
+            if not files:
                 raise InputError(
                     f"{shown(path)} is no file, and a folder without {' or '.join(INDEXES)}"
                 )
-            return _flat(read_shards(index), key, index)
+            return read_weights(files[0], key)
         if path.name.endswith(INDEX):
             return _flat(read_shards(path), key, path)
         ending = path.suffix.lower()
@@ -47,6 +53,31 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         if not os.path.lexists(path):
             raise InputError(f"{shown(path)} does not exist")
         raise InputError(f"{shown(path)}: expected a file ending in {SAFE} or {', '.join(PICKLED)}")
+
+
+def models_in(folder: Path) -> list[Path]:
+    """The checkpoints of a folder: itself where it is one model, else those directly inside.
+
+    Empty for what is no folder. Raises InputError where it cannot be listed.
+    """
+    with reading(folder):
+        if not _is_folder(folder):
+            return []
+        if _is_model(folder):
+            return [folder]
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return [
+            p for p in inside if (_is_model(p) if _is_folder(p) else p.suffix.lower() in ENDINGS)
+        ]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return _is_model(path) if _is_folder(path) else path.suffix.lower() in ENDINGS
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder holds one model, as transformers and others save it."""
+    return index_of(folder) is not None or any((folder / name).is_file() for name in WHOLE)
 
 
 def _is_folder(path: Path) -> bool:

@@ -19,8 +19,8 @@ __all__ = [
     "fields",
 ]
 
-MACHINE_SETTINGS = ("data_dir", "download", "device", "threads")
-"""What is the machine's affair, not the run's: where data lie, and what computes."""
+MACHINE_SETTINGS = ("data_dir", "download", "device", "threads", "keep_every")
+"""What is the machine's affair, not the run's: where data lie, what computes, what is kept."""
 
 DECAY_SETTINGS = tuple(field.name for field in dataclasses.fields(DecaySettings))
 """What describes the decay: all that may differ between runs that are read against each other."""

@@ -20,6 +20,11 @@ class LengthSettings:
         parsing.integer(least=1),
         "stop after this many epochs without a lower validation loss, and keep the best weights",
     )
+    keep_every: int | None = setting(
+        None,
+        parsing.integer(least=1),
+        "keep the weights of every Nth epoch, for the trajectory in a report of RUN/epochs",
+    )
     batch_size: int = setting(32, parsing.integer(least=1, most=65_536), "images per step")
     seed: int = setting(
         0, parsing.integer(least=0), "seed of initialization, data order and augmentation"

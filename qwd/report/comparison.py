@@ -9,6 +9,7 @@ from qwd.report.grouping import Key, labels, settings, settings_but_decay
 from qwd.report.intervals import spread as spread_of
 from qwd.report.ptq_qat import quantized_rows
 from qwd.report.reading import readings
+from qwd.report.series import find_series
 
 
 def compare_models(models: Sequence[ModelReport]) -> Comparison | None:
@@ -27,13 +28,19 @@ def compare_models(models: Sequence[ModelReport]) -> Comparison | None:
         (_group(name, found), found) for name, found in zip(names, members.values(), strict=True)
     ]
     pairs.sort(key=lambda pair: _amount(pair[0]))
+    series = find_series(models)
+    of_checkpoint = {found[0].name: (group, found) for group, found in pairs}
+    sentences = [s for each in series for s in readings([of_checkpoint[n] for n in each.ends])]
     comparable: dict[Key, list[tuple[Group, list[ModelReport]]]] = {}
+    passed = {name for each in series for name in each.models[:-1]}
     for group, found in pairs:
-        comparable.setdefault(settings_but_decay(found[0]), []).append((group, found))
-    sentences = [s for together in comparable.values() for s in readings(together)]
+        if found[0].name not in passed:
+            comparable.setdefault(settings_but_decay(found[0]), []).append((group, found))
+    sentences += [s for together in comparable.values() for s in readings(together)]
     return Comparison(
         groups=tuple(group for group, _ in pairs),
         quantized=quantized_rows(models),
+        series=series,
         readings=tuple(sentences),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from qwd import parsing
+from qwd.checkpoints import models_in
 from qwd.errors import UsageError
 from qwd.report.accuracies import CALIBRATION_N, Options
 from qwd.report.asked import asked_schemes
@@ -18,6 +19,7 @@ from qwd.report.comparison import compare_models
 from qwd.report.figures import ModelReport, Report
 from qwd.report.measuring import BN_EPS, WeightOptions
 from qwd.report.sensitivity import IMAGES
+from qwd.report.series import find_series, in_order
 from qwd.report.studies import Studies, studied
 from qwd.report.subject import Subject, Subjects
 from qwd.report.watching import Watcher
@@ -55,9 +57,10 @@ def report(
 ) -> Report:
     """Quantize models to 8 bits with scale = (b-a)/255 and report on them, side by side.
 
-    Each source is a network in memory, a run folder or a checkpoint file. ``data`` is the name of
-    a data set, a pair (train, test) of map-style datasets, or loaded `Data`; networks need it for
-    accuracies, runs bring their own. ``schemes`` are names such as ``affine-channel-w4``
+    Each source is a network in memory, a run folder, a checkpoint file or a folder of those: a
+    training's series of checkpoints becomes a trajectory, see `qwd.report.series`. ``data`` is the
+    name of a data set, a pair (train, test) of map-style datasets, or loaded `Data`; networks need
+    it for accuracies, runs bring their own. ``schemes`` are names such as ``affine-channel-w4``
     (default: all five of the design), ``bits`` the widths of their weights; ``backends``, as
     ``onnx`` or ``ao:qnnpack``, run the schemes with activations in place of their usual one.
     ``given`` are settings as options give them (``model``, ``data``, ``image_size``, ...); ``key``
@@ -114,11 +117,13 @@ def report(
             models.append(model)
             on_model(model)
     models = _distinct(models)
+    models = in_order(models, find_series(models))
     return Report(models=tuple(models), comparison=compare_models(models))
 
 
 def _sources(given: Any) -> list[Source]:
-    sources = list(given) if isinstance(given, list | tuple) else [given]
+    asked = list(given) if isinstance(given, list | tuple) else [given]
+    sources = [source for each in asked for source in _checkpoints(each)]
     if not sources:
         raise UsageError("nothing to report on: give at least one model or path")
     for source in sources:
@@ -131,6 +136,13 @@ def _sources(given: Any) -> list[Source]:
     if twice is not None:
         raise UsageError(f"{twice} is given twice: a run compared with itself shows no deviation")
     return sources
+
+
+def _checkpoints(source: Source) -> Sequence[Source]:
+    """A folder that is no run as the checkpoints in it, anything else as it is."""
+    if not isinstance(source, str | Path) or is_run(Path(source)):
+        return [source]
+    return models_in(Path(source)) or [source]
 
 
 def _has_network(source: Source, given: Mapping[str, Any]) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "QuantizedRow",
     "Report",
     "SchemeResult",
+    "Series",
     "Spread",
     "Summary",
     "TensorReport",
@@ -221,11 +222,28 @@ class QuantizedRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Series:
+    """Checkpoints of one training run."""
+
+    name: str
+    """the models' names, with a star for the numbers in which they differ"""
+    steps: tuple[int, ...]
+    """epoch or step of each checkpoint, ascending"""
+    models: tuple[str, ...]
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The first model and the last."""
+        return self.models[0], self.models[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Several models side by side, and what that says in words."""
 
     groups: tuple[Group, ...]
     quantized: tuple[QuantizedRow, ...] = ()
+    series: tuple[Series, ...] = ()
     readings: tuple[str, ...]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from qwd import layers
-from qwd.checkpoints import index_of, read_weights
+from qwd.checkpoints import ENDINGS, models_in, read_weights
 from qwd.config import TrainConfig
-from qwd.errors import UsageError
+from qwd.errors import InputError, UsageError
 from qwd.quantize.folding import weight_names
 from qwd.report.figures import DecayAudit
 from qwd.report.load import load_audit
@@ -59,9 +59,13 @@ class Subjects:
 
     def open(self, path: Path) -> Subject:
         """The subject at ``path``; InputError where there is none that can be read."""
-        # A folder is a run, unless it is a model in shards.
-        sharded = not is_run(path) and path.is_dir() and index_of(path) is not None
-        return self._run(path) if path.is_dir() and not sharded else self._checkpoint(path)
+        if is_run(path):
+            return self._run(path)
+        if path.is_dir() and not models_in(path):
+            raise InputError(
+                f"{path} is no run folder, and holds no checkpoint ({', '.join(ENDINGS)})"
+            )
+        return self._checkpoint(path)
 
     def data_in_memory(self) -> Data | None:
         """The data for networks in memory: those given, None where none are."""

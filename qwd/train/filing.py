@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qwd.config import MACHINE_SETTINGS, TrainConfig
 from qwd.errors import UsageError
 from qwd.setting import option_name
-from qwd.train import run
+from qwd.train import layout, run
 
 if TYPE_CHECKING:
     from qwd.train.session import Session
@@ -45,7 +45,10 @@ def begin(session: "Session", folder: Path, resume: bool, replicas: int = 1) -> 
 
 
 def store(session: "Session", folder: Path) -> None:
-    """Write what a run that ends here can be resumed from."""
+    """Write what a run that ends here can be resumed from, and weights that are kept."""
+    epoch, every = len(session.history), session.config.keep_every
+    if every is not None and epoch % every == 0:
+        run.write_model(folder / layout.epoch_weights(epoch), session.network)
     run.write_checkpoint(folder, session.state())
     run.write_metrics(folder, session.history)
 
@@ -58,4 +61,4 @@ def finish(session: "Session", folder: Path) -> None:
     if session.config.qat:
         run.write_grids(folder, session.awareness.grids())
     # The last file: with it a run is finished.
-    run.write_model(folder, session.network)
+    run.write_model(folder / layout.WEIGHTS, session.network)

@@ -3,8 +3,8 @@
 ``config.yaml`` (all that is needed to repeat the run), ``environment.json`` (the machine and the
 versions), ``decay.json`` (what is decayed by how much, verified), ``metrics.csv`` (a row per
 epoch), ``checkpoint.pt`` (the latest state, to resume from), ``model.safetensors`` (the trained
-weights), ``qat.safetensors`` (the grids of a quantization-aware training), ``report.json`` (written
-by the report).
+weights), ``epochs/`` (those of every Nth epoch, where they are kept), ``qat.safetensors`` (the
+grids of a quantization-aware training), ``report.json`` (written by the report).
 """
 
 import re
@@ -29,6 +29,11 @@ def is_run(path: Path) -> bool:
 def is_finished(path: Path) -> bool:
     """Whether the run in ``path`` has its trained weights."""
     return (path / WEIGHTS).is_file()
+
+
+def epoch_weights(epoch: int) -> Path:
+    """Where in a run folder the weights after an epoch, counted from 1, are kept."""
+    return Path("epochs") / f"epoch{epoch:04}.safetensors"
 
 
 def default_folder(config: TrainConfig) -> Path:

@@ -131,8 +131,8 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def write_model(path: Path, model: nn.Module) -> None:
-    """Store the trained weights; a tensor under several names is stored under each of them."""
-    _write_tensors(path / WEIGHTS, model.state_dict())
+    """Store weights in the file ``path``, a tensor of several names under each of them."""
+    _write_tensors(path, model.state_dict())
 
 
 def write_grids(path: Path, grids: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qwd.checkpoints import index_of, read_weights
+from qwd.checkpoints import read_weights
+from qwd.checkpoints.shards import index_of
 from qwd.errors import InputError
 from tests.checkpoints.making import same
 from tests.commands import qwd

@@ -100,6 +100,7 @@ DEFINITIONS = {
     "channels": data_classes.ChannelReport,
     "vectors": data_classes.VectorGroup,
     "comparison": data_classes.Comparison,
+    "series": data_classes.Series,
     "group": data_classes.Group,
     "spread": data_classes.Spread,
 }

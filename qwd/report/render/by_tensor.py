@@ -9,27 +9,46 @@ from qwd.report.render.blocks import Block, Heading, Note, Table
 
 
 def by_tensor(models: Sequence[ModelReport], top: int | None) -> Iterator[Block]:
-    """Range, range/std and SQNR of each tensor as deployed, a column per checkpoint.
+    """A column per checkpoint.
 
-    The tensors whose SQNR differs most come first. Nothing for runs, which are compared by what
-    they were trained with, and for checkpoints that have no tensor in common.
+    Nothing for runs, which are compared by what they were trained with, and for checkpoints that
+    have no tensor in common.
     """
     if len(models) < 2 or any(model.config is not None for model in models):
         return
-    found = [{t.name: t.folded or t.figures for t in model.tensors} for model in models]
-    common = [name for name in found[0] if all(name in each for each in found)]
+    table = list(tensor_table(models, [model.name for model in models], top))
+    if table:
+        yield Heading("Tensor by tensor")
+    yield from table
+
+
+def tensor_table(
+    models: Sequence[ModelReport], titles: Sequence[str], top: int | None
+) -> Iterator[Block]:
+    """Range, range/std and SQNR of each tensor as deployed, and where that is not as it is
+    stored its raw range; a column per model, under its title.
+
+    The tensors whose SQNR differs most come first.
+    """
+    found = [{t.name: t for t in model.tensors} for model in models]
+    common = {
+        name: [each[name].folded or each[name].figures for each in found]
+        for name in found[0]
+        if all(name in each for each in found)
+    }
     if not common:
         return
-    common.sort(key=lambda name: -_difference([each[name] for each in found]))
-    yield Heading("Tensor by tensor")
+    worst = sorted(common, key=lambda name: -_difference(common[name]))
     rows: list[tuple[str, ...]] = []
-    for name in common[:top]:
-        every = [each[name] for each in found]
+    for name in worst[:top]:
+        every = common[name]
         rows.append((name, "range", *(numbers.digits(f.range) for f in every)))
+        if any(each[name].folded for each in found):
+            raw = (numbers.digits(each[name].figures.range) for each in found)
+            rows.append(("", "  raw", *raw))
         rows.append(("", "range/std", *(numbers.digits(f.range_over_std) for f in every)))
         rows.append(("", "SQNR dB", *(numbers.decibel(f.sqnr_db) for f in every)))
-    names = tuple(model.name for model in models)
-    yield Table(header=("tensor", "as deployed", *names), rows=tuple(rows), keys=2)
+    yield Table(header=("tensor", "as deployed", *titles), rows=tuple(rows), keys=2)
     if top is not None and len(common) > top:
         which = f"The {top} of {len(common)} tensors whose SQNR differs most"
         yield Note(f"{which}; --top N shows more.")

@@ -21,16 +21,23 @@ def render(report: Report) -> str:
 
     Figures are in full precision, those that do not exist empty; a column for every outlier rule;
     a shape as ``64x3x3x3``, the sources of a deployed kernel joined by `` + ``. Then what the
-    tensor is, figures at other widths (``w4_sqnr_db``) and of a scale per channel.
+    tensor is, figures at other widths (``w4_sqnr_db``) and of a scale per channel, and for
+    checkpoints of a training their ``step``.
     """
     rows = list(_rows(report.to_dict()))
     rules = dict.fromkeys(rule for _, figures, _ in rows for rule in figures["outliers"])
     bits = dict.fromkeys(width["bits"] for _, figures, _ in rows for width in figures["widths"])
     page = io.StringIO()
     writer = csv.writer(page, lineterminator="\n")
+    steps = {
+        name: step
+        for each in (report.comparison.series if report.comparison else ())
+        for name, step in zip(each.models, each.steps, strict=True)
+    }
     names = ["model", "wd", "seed", "tensor", "variant", "sources"]
     further = [f"w{width}_{name}" for width in bits for name in WIDTHS]
     further += ["kind", "norm", *(f"channel_{name}" for name in CHANNELS)]
+    further += ["step"] if steps else []
     writer.writerow([*names, *FIGURES, *map(printable, rules), *further])
     for labels, figures, (kind, norm, channels) in rows:
         shape = "x".join(map(str, figures["shape"]))
@@ -39,6 +46,7 @@ def render(report: Report) -> str:
         widths = {width["bits"]: width for width in figures["widths"]}
         other = [widths.get(width, {}).get(name) for width in bits for name in WIDTHS]
         other += [kind, norm, *((channels or {}).get(name) for name in CHANNELS)]
+        other += [steps.get(labels[0])] if steps else []
         writer.writerow(
             printable(cell) if isinstance(cell, str) else cell
             for cell in (*labels, *values, *outliers, *other)

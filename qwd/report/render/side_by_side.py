@@ -26,11 +26,15 @@ LABELS = {
 
 
 def comparison(compared: Comparison) -> Iterator[Block]:
-    """The table, then the sentences that the comparison holds."""
-    yield Heading("Side by side")
-    groups = compared.groups
-    if groups:
-        yield Note("mean ± standard deviation over seeds")
+    """The table, in which the last of a series stands for it, then the sentences."""
+    passed = {name for each in compared.series for name in each.models[:-1]}
+    groups = tuple(group for group in compared.groups if passed.isdisjoint(group.models))
+    table = len(groups) > 1 or (groups and not passed)
+    alone = passed and not table and not compared.quantized
+    yield Heading("From the first to the last" if alone else "Side by side")
+    if table:
+        if any(group.wd is not None for group in groups):
+            yield Note("mean ± standard deviation over seeds")
         yield Table(
             header=("", *(group.name for group in groups)),
             rows=tuple(
@@ -79,7 +83,8 @@ def _gain(found: Interval | None) -> str:
 
 
 def _rows(groups: tuple[Group, ...]) -> Iterator[tuple[str, list[str]]]:
-    yield "seeds", [numbers.count(len(group.models)) for group in groups]
+    if any(group.wd is not None for group in groups):
+        yield "seeds", [numbers.count(len(group.models)) for group in groups]
     yield "weight decay", [numbers.decay(group.wd) for group in groups]
     yield "dose", [numbers.digits(group.dose, 3) for group in groups]
     others = dict.fromkeys(name for group in groups for name in group.metrics)

@@ -10,6 +10,7 @@ from qwd.report.render.schemes import schemes
 from qwd.report.render.side_by_side import comparison
 from qwd.report.render.studies import studies
 from qwd.report.render.tensors import RULE, deployed, kinds, tensors
+from qwd.report.render.trajectory import trajectory
 
 TOP = 10
 """tensors shown of a model"""
@@ -21,20 +22,29 @@ def blocks(report: Report, top: int | None = None, sort: str | None = None) -> l
     """Each model, worst tensors first, then all side by side, then what that says.
 
     ``top`` is the number of tensors per model (default 10; 0: all), ``sort`` one of
-    `qwd.report.render.tensors.SORTS` in place of the SQNR. More than four models are
-    shown side by side alone, unless ``top`` is given.
+    `qwd.report.render.tensors.SORTS` in place of the SQNR. Of a series of checkpoints the last is
+    shown, then the trajectory. More than four models are shown side by side alone, unless ``top``
+    is given.
     """
     page: list[Block] = []
-    if report.comparison and top is None and len(report.models) > MODELS:
-        left_out = f"The details of {len(report.models)} models are left out: --top N shows them, "
+    tensors_shown = TOP if top is None else top or None
+    series = report.comparison.series if report.comparison else ()
+    passed = {name for each in series for name in each.models[:-1]}
+    models = [model for model in report.models if model.name not in passed]
+    if report.comparison and top is None and len(models) > MODELS:
+        left_out = f"The details of {len(models)} models are left out: --top N shows them, "
         page.append(Note(f"{left_out}or report one of the models alone."))
-        for model in report.models:
+        for model in models:
             page += studies(model, TOP)
         page += _warnings(report.models)
     else:
-        for model in report.models:
-            page += _model(model, TOP if top is None else top or None, sort)
-        page += by_tensor(report.models, TOP if top is None else top or None)
+        for model in models:
+            page += _model(model, tensors_shown, sort)
+        page += _warnings([model for model in report.models if model.name in passed], models)
+        page += by_tensor(models, tensors_shown)
+    by_name = {model.name: model for model in report.models}
+    for each in series:
+        page += trajectory(each, by_name, tensors_shown)
     if not report.models:
         page.append(Note("The report holds no models."))
     if report.comparison:
@@ -125,11 +135,13 @@ def _summary(summary: Summary) -> Table:
     )
 
 
-def _warnings(models: Sequence[ModelReport]) -> Iterator[Note]:
-    """Every warning once, with the models that it is about."""
+def _warnings(models: Sequence[ModelReport], shown: Sequence[ModelReport] = ()) -> Iterator[Note]:
+    """Every warning once, with the models that it is about, but for those of models shown."""
     about: dict[str, list[str]] = {}
+    said = {text for model in shown for text in model.warnings}
     for model in models:
         for text in model.warnings:
-            about.setdefault(text, []).append(model.name)
+            if text not in said:
+                about.setdefault(text, []).append(model.name)
     for text, names in about.items():
         yield Note(f"{numbers.listed(names)}: {text}", "warning")
