@@ -110,7 +110,8 @@ def peak(of: Rounds) -> Iterator[None]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
+    """Seconds, after a pause in which torch's threads, which spin for a while, go to sleep."""
+    time.sleep(0.3)
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
