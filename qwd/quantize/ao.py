@@ -34,6 +34,13 @@ LEFT_IN_FLOAT = (
 )
 """Layers and functions with weights that no integer kernel is asked for."""
 
+WRONG_KERNELS = (
+    nn.PReLU,  # its slopes are stored with the zero point of another type
+    # Their outputs are on a scale of their own making.
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, F.instance_norm),
+)
+"""What torch.ao would give integer kernels that compute something else."""
+
 NO_FLOOR = torch.finfo(torch.float32).tiny
 """The smallest scale: torch's observers would floor it at 1.19e-7."""
 
@@ -92,7 +99,7 @@ class TorchAO(Backend):
                     plain,
                     mapping,
                     (example,),
-                    prepare_custom_config=torch_ao.leaves(ao_graph.Average),
+                    prepare_custom_config=torch_ao.leaves(ao_graph.Hidden),
                 )
             except Exception as error:
                 raise refusal(error) from error
@@ -122,13 +129,17 @@ class TorchAO(Backend):
     def describe(self, converted: Observed) -> Description:
         """Which layers became integer kernels."""
         quantized = [name for name, _ in quantized_layers(converted.module)]
+        notes = [
+            f"{name} stays in float: torch.ao's integer kernel for it computes something else"
+            for name in ao_graph.hidden(converted.module, WRONG_KERNELS)
+        ]
         return Description(
             activation_bits=converted.activation_bits,
             engine=converted.engine,
             observer=converted.observer,
             quantized=tuple(sorted(quantized)),
             left_float=tuple(left_float(converted.network, quantized)),
-            warnings=tuple(converted.warnings),
+            warnings=(*converted.warnings, *notes),
         )
 
 
@@ -147,13 +158,17 @@ def qconfig(scheme: Scheme, *, reduce_range: bool = False) -> Any:
 
 
 def leave_in_float(mapping: Any) -> None:
-    """Take what is ``LEFT_IN_FLOAT`` out of a QConfigMapping."""
-    for kind in LEFT_IN_FLOAT:
+    """Take what has no integer kernel, or a wrong one, out of a QConfigMapping."""
+    for kind in (*LEFT_IN_FLOAT, *WRONG_KERNELS):
         mapping.set_object_type(kind, None)
 
 
 def converted_by_torch(prepared: Any, engine: str) -> Any:
-    """The int8 network of an observed one; NotQuantizableError where torch.ao fails."""
+    """The int8 network of an observed one, which is used up.
+
+    Raises NotQuantizableError where torch.ao fails.
+    """
+    ao_graph.hide(prepared, WRONG_KERNELS)
     try:
         with running_on(engine):
             return torch_ao.convert_fx(prepared)

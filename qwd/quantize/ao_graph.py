@@ -7,7 +7,7 @@ second grid over values that were only moved.
 
 import operator
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -36,16 +36,16 @@ LARGEST_BIAS = 2**30
 """of the codes of a bias: half of what 32 bits hold"""
 
 
-class Average(nn.Module):
-    """An average that torch.ao does not know, and so leaves in float."""
+class Hidden(nn.Module):
+    """A module or function under a type that torch.ao does not know, and so leaves in float."""
 
-    def __init__(self, call: Callable[..., Tensor], arguments: tuple[Any, ...], options: Any):
+    def __init__(self, call: Callable[..., Any], name: str):
         super().__init__()
-        self.call, self.arguments, self.options = call, arguments, options
+        self.call, self.name = call, name
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The average of ``x``."""
-        return self.call(x, *self.arguments, **self.options)
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        """What is hidden, called."""
+        return self.call(*arguments, **options)
 
 
 def rewired(network: nn.Module, *, averages_in_float: bool) -> nn.Module:
@@ -68,12 +68,7 @@ def rewired(network: nn.Module, *, averages_in_float: bool) -> nn.Module:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif averages_in_float and (call := _average(network, node)) is not None:
-            name = f"average_{index}"
-            changed.add_submodule(name, Average(call, node.args[1:], dict(node.kwargs)))
-            with graph.inserting_after(node):
-                made = graph.call_module(name, (node.args[0],))
-            node.replace_all_uses_with(made)
-            graph.erase_node(node)
+            _hide(changed, node, f"average_{index}", call)
     changed.recompile()
     return changed.eval()
 
@@ -88,6 +83,33 @@ def _average(network: nn.Module, node: fx.Node) -> Callable[..., Tensor] | None:
     if node.op == "call_function" and target in AVERAGES and node.args and plain:
         return target
     return torch.mean if (node.op, target) == ("call_method", "mean") and plain else None
+
+
+def hide(observed: Any, kinds: Collection[Any]) -> None:
+    """Make calls of these modules and functions unknown to torch.ao.
+
+    Without a QConfig they would still be lowered to integer kernels where they stand between two
+    that are quantized.
+    """
+    for index, node in enumerate(list(observed.graph.nodes)):
+        if node.op == "call_module" and type(observed.get_submodule(node.target)) in kinds:
+            _hide(observed, node, f"hidden_{index}", observed.get_submodule(node.target))
+        elif node.op == "call_function" and node.target in kinds:
+            _hide(observed, node, f"hidden_{index}", node.target)
+    observed.recompile()
+
+
+def hidden(converted: nn.Module, kinds: Collection[Any]) -> list[str]:
+    """Names of the modules and functions of these kinds that are hidden."""
+    modules = [module for module in converted.modules() if isinstance(module, Hidden)]
+    return [m.name for m in modules if type(m.call) in kinds or m.call in kinds]
+
+
+def _hide(owner: fx.GraphModule, node: fx.Node, place: str, call: Callable[..., Any]) -> None:
+    """Let ``node`` call ``call`` through a `Hidden`, with the same arguments."""
+    name = node.target if isinstance(node.target, str) else getattr(call, "__name__", str(call))
+    owner.add_submodule(place, Hidden(call, name))
+    node.op, node.target = "call_module", place
 
 
 def clamps(network: nn.Module) -> bool:

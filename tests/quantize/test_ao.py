@@ -233,3 +233,29 @@ def test_functions_with_weights_of_their_own_stay_in_float_and_are_named(scheme:
         expected = network(images)
     error = (found(images) - expected).square().mean()
     assert 0 < error < 1e-3 * expected.square().mean()
+
+
+class Normalised(nn.Module):
+    """The function behind `nn.InstanceNorm2d`, called by itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.instance_norm(x)
+
+
+@pytest.mark.parametrize("scheme", [AO_STATIC, AO_DEFAULT])
+@pytest.mark.parametrize(
+    "between", [nn.PReLU(8, init=-0.2), nn.InstanceNorm2d(8, affine=True), Normalised()], ids=repr
+)
+def test_what_torchs_kernels_compute_wrongly_stays_in_float(
+    between: nn.Module, scheme: Scheme
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), between, nn.Conv2d(8, 8, 3), nn.Flatten(), nn.LazyLinear(10))
+    ).eval()
+    images = torch.randn(64, 3, 8, 8)
+    expected = network(images)
+    made = quantized(network, scheme, [images])
+    error = (made(images) - expected).square().mean() / expected.var()
+    assert error < 0.02
+    assert any("stays in float" in note for note in made.description.warnings)

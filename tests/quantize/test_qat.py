@@ -25,6 +25,7 @@ SCHEMES = [
     for bits in (8, 4)
 ]
 W4 = replace(AO_STATIC, weight_bits=4, qat=True)
+W8 = replace(W4, weight_bits=8)
 
 
 def images(n: int = 16) -> Tensor:
@@ -221,3 +222,18 @@ def test_training_on_a_gpu_converts_on_the_cpu() -> None:
     twin = qat.prepare(network, W4, images(2).cuda())
     twin.train()(images().cuda()).sum().backward()
     assert qat.convert(twin, W4).network(images()).device.type == "cpu"
+
+
+def test_what_torchs_kernels_compute_wrongly_is_converted_in_float() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.PReLU(8), nn.Conv2d(8, 8, 3)),
+        *(nn.InstanceNorm2d(8, affine=True), nn.Flatten(), nn.LazyLinear(10)),
+    )
+    network(images())
+    twin = qat.prepare(network, W8, images(2))
+    twin.train()(images())
+    expected = twin.eval()(images()).detach()
+    made = qat.convert(twin, W8).network
+    assert (made(images()) - expected).square().mean() < 0.02 * expected.var()
+    assert len(made.description.warnings) == 2
