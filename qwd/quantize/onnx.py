@@ -60,12 +60,12 @@ from qwd.quantize.quiet import quiet
 from qwd.quantize.schemes import Scheme
 
 LEFT_ALONE = (
-    "BatchNormalization",
-    "GroupNormalization",
-    "InstanceNormalization",
-    "LayerNormalization",
+    # Their vectors are no weights, and no integer kernel has them.
+    *("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"),
+    # An average would lie on the grid of what it averages, whose range is wider.
+    "AveragePool",
 )
-"""Operators that compute in float: their vectors are no weights, and no integer kernel has them."""
+"""Operators that compute in float."""
 
 CODES = "_quantized"
 """what ONNX Runtime appends to the name of an initializer that it quantizes"""
