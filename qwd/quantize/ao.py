@@ -129,17 +129,20 @@ class TorchAO(Backend):
     def describe(self, converted: Observed) -> Description:
         """Which layers became integer kernels."""
         quantized = [name for name, _ in quantized_layers(converted.module)]
-        notes = [
-            f"{name} stays in float: torch.ao's integer kernel for it computes something else"
-            for name in ao_graph.hidden(converted.module, WRONG_KERNELS)
-        ]
+        notes = converted.warnings
+        if hidden := ao_graph.hidden(converted.module, WRONG_KERNELS):
+            notes = [
+                *notes,
+                f"{converted.scheme.name}: left in float, as torch.ao's integer kernels compute "
+                f"something else: {', '.join(hidden)}",
+            ]
         return Description(
             activation_bits=converted.activation_bits,
             engine=converted.engine,
             observer=converted.observer,
             quantized=tuple(sorted(quantized)),
             left_float=tuple(left_float(converted.network, quantized)),
-            warnings=(*converted.warnings, *notes),
+            warnings=tuple(notes),
         )
 
 

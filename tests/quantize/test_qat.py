@@ -236,4 +236,4 @@ def test_what_torchs_kernels_compute_wrongly_is_converted_in_float() -> None:
     expected = twin.eval()(images()).detach()
     made = qat.convert(twin, W8).network
     assert (made(images()) - expected).square().mean() < 0.02 * expected.var()
-    assert len(made.description.warnings) == 2
+    assert made.description.warnings[-1].endswith("something else: 2, 4")
