@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WidthFigures:
     """What codes of another width cost: figures of `minmax-tensor-w<bits>`."""
 
@@ -21,7 +21,7 @@ class WidthFigures:
     """distinct values per used code; None unless asked for in full"""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WeightFigures:
     """Figures of one tensor; those of codes and error belong to `minmax-tensor-w8`.
 

@@ -31,7 +31,7 @@ LARGEST = 2**26
 """elements up to which clipping is tried: it sorts a copy"""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
     """A weight and what was measured of it."""
 

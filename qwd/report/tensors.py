@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from qwd.quantize.figures import WeightFigures
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ChannelReport:
     """The output channels of one weight in short; see `qwd.quantize.channels`.
 
@@ -30,7 +30,7 @@ class ChannelReport:
     """over one scale for the tensor"""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VectorGroup:
     """Tensors that are no weights, of one kind: biases, norms, statistics."""
 
@@ -39,7 +39,7 @@ class VectorGroup:
     elements: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TensorReport:
     """One weight tensor as stored, and after folding the BatchNorm behind it."""
 
@@ -54,7 +54,7 @@ class TensorReport:
     folded_channels: ChannelReport | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeployedReport:
     """One kernel that several tensors become when the model is deployed."""
 

@@ -69,7 +69,7 @@ def check(w: torch.Tensor, axis: int, found: ChannelFigures) -> None:
 
 
 def mixed() -> torch.Tensor:
-    w = normal(12, 3000) * torch.logspace(-6, 1, 12)[:, None]
+    w = normal(12, 3000) * torch.logspace(1, -6, 12)[:, None]
     w[2], w[7] = 0, 0.5
     w[3, ::7], w[4, 5], w[5, 100] = math.nan, math.inf, -math.inf
     w[9] = math.nan

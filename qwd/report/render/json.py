@@ -1,5 +1,6 @@
 """A report as `report.json` holds it."""
 
+import io
 import json
 
 from qwd.report.figures import Report
@@ -7,4 +8,6 @@ from qwd.report.figures import Report
 
 def render(report: Report) -> str:
     """The report as JSON; `qwd.report.load.load_report` reads it back."""
-    return json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
+    page = io.StringIO()
+    json.dump(report.to_dict(), page, indent=2, allow_nan=False)  # dumps keeps millions of pieces
+    return f"{page.getvalue()}\n"
