@@ -2,11 +2,15 @@
 
     python -m benchmarks.fused_replicas
     python -m benchmarks.fused_replicas --cases mlp-256 cnn --replicas 16 --epochs 30
+    python -m benchmarks.fused_replicas --cases resnet20 --data imagefolder:DIR --epochs 3
 
 The loop is what one writes by hand: one model after another, eager float32, torch.optim defaults,
 as many threads as there are cores, nothing measured and nothing stored. ``fused`` and ``processes``
 share the same replicas out among a process per core and do what `qwd sweep` does in memory:
 sessions with their audits, recording or compilation, validation and all figures of ``metrics.csv``.
+ResNet-20, which fusing does not help, is trained by ``processes`` with ``--compile`` and ``--amp``;
+on images of a folder the loop reads them decoded and does not augment, ``processes`` does. The
+first round has the time of compilation in it, if that was never compiled on the machine.
 Files and the start of processes are left out. The loop and ``processes`` train some of the
 replicas, and their time is scaled to all of them.
 
@@ -66,20 +70,28 @@ class Case:
     replicas: int
     size: int | None = None
     """of the images"""
+    ways: tuple[str, ...] = ("fused", "processes")
 
 
 CASES = {
     "mlp-32": Case(f"{HERE}:perceptron_32", 32, 64),
     "mlp-256": Case(f"{HERE}:perceptron_256", 64, 16),
     "cnn": Case("small_cnn", 32, 16),
-    "resnet20": Case("resnet20", 64, 4, 32),
+    "resnet20": Case(
+        "resnet20",
+        64,
+        4,
+        32,
+        ("processes", "processes --compile", "processes --amp", "processes --compile --amp"),
+    ),
 }
 
 
-def settings(case: Case, replicas: int, epochs: int) -> list[TrainConfig]:
+def settings(case: Case, replicas: int, epochs: int, data: str) -> list[TrainConfig]:
     """Of every replica: all decays of one seed, then those of the next."""
     first = TrainConfig(
         model=case.model,
+        data=data,
         batch_size=case.batch_size,
         epochs=epochs,
         image_size=case.size,
@@ -121,6 +133,7 @@ def alone(configs: list[TrainConfig], data: Any) -> None:
     with seeding.reproducible(CPU, 1):
         for config in configs:
             session = Session(config, data, CPU)
+            session.compile()
             for epoch in range(config.epochs):
                 session.run_epoch(epoch, Watcher())
 
@@ -129,7 +142,8 @@ def work(connection: Any) -> None:
     """A process of an executor: trains what it is sent."""
     warnings.simplefilter("ignore")
     while (task := connection.recv()) is not None:
-        way, configs = task
+        way, *options = task[0].split(" --")
+        configs = [replace(config, **dict.fromkeys(options, True)) for config in task[1]]
         data = data_for(configs[0])
         connection.send("ready")
         connection.recv()
@@ -171,9 +185,9 @@ class Team:
             end.recv()
 
 
-def measure(case: Case, replicas: int, epochs: int, rounds: int, of_loop: int) -> None:
+def measure(case: Case, configs: list[TrainConfig], rounds: int, of_loop: int) -> None:
     """Measure and print one row."""
-    configs = settings(case, replicas, epochs)
+    replicas = len(configs)
     data = data_for(configs[0])
     threads = cores()
     team = Team(threads)
@@ -183,16 +197,17 @@ def measure(case: Case, replicas: int, epochs: int, rounds: int, of_loop: int) -
     ways: dict[str, Callable[[], float]] = {
         "loop": lambda: scale * loop(sample, data, threads),
         "loop, one thread": lambda: scale * loop(sample, data, 1),
-        "fused": lambda: team.seconds("fused", configs),
-        "processes": lambda: replicas / len(spread) * team.seconds("processes", spread),
     }
+    for way in case.ways:
+        given = configs if way == "fused" else spread
+        ways[way] = lambda way=way, given=given: replicas / len(given) * team.seconds(way, given)
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in list(ways) if number % 2 else list(ways)[::-1]:
             spent[name].append(ways[name]())
     team.close()
     print(
-        f"{case.model}, batch {case.batch_size}, {replicas} replicas, {epochs} epochs, "
+        f"{case.model}, batch {case.batch_size}, {replicas} replicas, {configs[0].epochs} epochs, "
         f"{threads} cores, {rounds} rounds"
     )
     for name, times in spent.items():
@@ -204,7 +219,7 @@ def measure(case: Case, replicas: int, epochs: int, rounds: int, of_loop: int) -
             f"{statistics.median(found):6.2f} ({min(found):.2f} to {max(found):.2f})"
             for found in ratios
         )
-        print(f"  {name:<17} {statistics.median(times):8.2f} s   x {shown}", flush=True)
+        print(f"  {name:<25} {statistics.median(times):8.2f} s   x {shown}", flush=True)
 
 
 def main() -> None:
@@ -212,6 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the executors against a loop.")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES)[:3])
     parser.add_argument("--replicas", type=int, help="default: that of the case")
+    parser.add_argument("--data", default="digits", help="digits, or imagefolder:DIR")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loop", type=int, default=4, help="replicas that the loop trains")
@@ -220,7 +236,8 @@ def main() -> None:
     for name in options.cases:
         case = CASES[name]
         replicas = options.replicas or case.replicas
-        measure(case, replicas, options.epochs, options.rounds, min(options.loop, replicas))
+        configs = settings(case, replicas, options.epochs, options.data)
+        measure(case, configs, options.rounds, min(options.loop, replicas))
 
 
 if __name__ == "__main__":

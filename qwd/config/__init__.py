@@ -32,6 +32,6 @@ COURSE_SETTINGS = (
     *MACHINE_SETTINGS,
     *("epochs", "early_stop", "warmup", "lr", "lr_schedule", "lr_min", "lr_every", "lr_step"),
     *("lr_gamma", "lr_rate", "lr_power", "lr_patience", "lr_peak_at"),
-    *("wd_schedule", "wd_end", "wd_at", "wd_until", "from_", "qat", "amp"),
+    *("wd_schedule", "wd_end", "wd_at", "wd_until", "from_", "qat", "amp", "compile"),
 )
 """Settings of the length and the course of a training, which another one does not take over."""

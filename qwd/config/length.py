@@ -30,6 +30,9 @@ class LengthSettings:
         0, parsing.integer(least=0), "seed of initialization, data order and augmentation"
     )
     amp: bool = setting(False, parsing.flag, "bfloat16 automatic mixed precision, float32 weights")
+    compile: bool = setting(
+        False, parsing.flag, "compile the training step: minutes at first, then faster steps"
+    )
     device: str = setting(
         "auto", parsing.text, "auto (a GPU where there is one), cpu, cuda or cuda:N", shared=True
     )

@@ -51,6 +51,8 @@ class TrainConfig(
             raise UsageError(
                 "--amp: torch's fake quantization is float32; leave out --amp or --qat"
             )
+        if self.qat and self.compile:
+            raise UsageError("--compile: compiles trainings in float; leave out --compile or --qat")
         if (self.mean is None) != (self.std is None):
             raise UsageError("--mean and --std go together: give both or neither")
         if self.mean and self.std and len(self.mean) != len(self.std):

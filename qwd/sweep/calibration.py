@@ -16,8 +16,8 @@ from qwd.train.devices import device_called
 from qwd.train.fused.compiling import COST, GAIN, pays
 from qwd.train.fused.figures import Replica
 from qwd.train.fused.fitting import kind, obstacle
-from qwd.train.fused.gradients import records
 from qwd.train.fused.program import NotCarriedError, Program, SeedsApartError
+from qwd.train.models.known import known
 from qwd.train.prepare import data_for
 
 MOST = 16
@@ -123,7 +123,7 @@ def measured(tasks: Sequence[Task], foreign: bool = True) -> Measured:
         data = data_for(config)
         with seeding.reproducible(device, config.threads):
             first = Replica(config, data, device)
-            if not foreign and not records(first.network):
+            if not foreign and not known(first.network):
                 return Measured(why=FOREIGN)
             alone = _alone(first)
             sessions = [Replica(task.config, data, device) for task in tasks]

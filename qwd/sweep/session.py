@@ -148,6 +148,8 @@ def _run(
     watcher.planned(tasks)
     watcher.begins(folder, cells, len(tasks), name, chosen.jobs(tasks, jobs))
     listen(chosen, watcher.note)
+    if why := _uncompiled(tasks):
+        watcher.note(why)
     by_cell = {task.cell: task for task in tasks}
     outcomes: list[Outcome] = []
     started, trained = time.monotonic(), 0
@@ -166,6 +168,17 @@ def _run(
         again = {task.cell for task in tasks}
         outcomes = [outcome for outcome in outcomes if outcome.cell not in again]
     return outcomes
+
+
+def _uncompiled(tasks: Sequence[Task]) -> str | None:
+    """What a user should know where steps are to be compiled and cannot be."""
+    from qwd.train.compiler import obstacle_to_compiling
+    from qwd.train.devices import device_called
+    from qwd.train.forward import uncompiled
+
+    devices = {device_called(task.config.device) for task in tasks if task.config.compile}
+    reasons = [why for device in devices if (why := obstacle_to_compiling(device))]
+    return uncompiled(reasons[0]) if reasons else None
 
 
 def _abandoned(outcome: Outcome, tasks: Mapping[str, Task]) -> bool:

@@ -92,6 +92,7 @@ class Trials:
         for cell in _one_of_each(cells, SAME_TIME):
             session = self._session(cell.config)
             with enough_memory(cell.config, session.device):
+                session.compile()
                 step, rest = _measured(session)
             steps[cell.config.model] = max(step, steps.get(cell.config.model, 0.0))
             epoch[_key(cell.config, SAME_TIME)] = session.steps_per_epoch * step + rest

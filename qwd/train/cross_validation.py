@@ -192,6 +192,7 @@ def cross_validate(
 
 def _cell(config: TrainConfig, data: Data, device: torch.device, fold: int) -> Cell:
     session = Session(config, data, device)
+    session.compile()
     try:
         while not session.ended:
             session.run_epoch(len(session.history), Watcher())

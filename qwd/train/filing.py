@@ -41,7 +41,9 @@ def begin(session: "Session", folder: Path, resume: bool, replicas: int = 1) -> 
     if state is not None:
         session.restore(state, folder)
     else:
-        run.write_start(folder, session.config, session.device, session.audit, replicas)
+        compiled = session.forward.compiled
+        about = session.config, session.device, session.audit
+        run.write_start(folder, *about, compiled=compiled, replicas=replicas)
 
 
 def store(session: "Session", folder: Path) -> None:

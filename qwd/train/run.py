@@ -88,11 +88,17 @@ def read_run(path: Path) -> Run:
 
 
 def write_start(
-    path: Path, config: TrainConfig, device: torch.device, audit: Audit, replicas: int = 1
+    path: Path,
+    config: TrainConfig,
+    device: torch.device,
+    audit: Audit,
+    *,
+    compiled: bool = False,
+    replicas: int = 1,
 ) -> None:
     """Begin a run folder: its settings, its environment, and who is decayed by how much.
 
-    ``replicas`` is how many runs are trained in one program.
+    ``compiled``: whether its step is; ``replicas`` is how many runs are trained in one program.
     """
     write_text(path / CONFIG, config.to_yaml())
     write_text(path / DECAY, json.dumps(audit.to_dict(), indent=2) + "\n")
@@ -104,6 +110,7 @@ def write_start(
         "device": str(device),
         "device_name": name,
         "threads": torch.get_num_threads(),
+        "compiled": compiled,
         "replicas": replicas,
     }
     write_text(path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")

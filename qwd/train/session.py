@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from qwd import decay
 from qwd.config import TrainConfig
@@ -25,6 +24,7 @@ from qwd.train.decaying import decaying_optimizer
 from qwd.train.devices import device_called, enough_memory
 from qwd.train.dosing import advice
 from qwd.train.evaluation import loss_and_accuracy
+from qwd.train.forward import Forward, memory_format, uncompiled
 from qwd.train.planning import GivenDose, batch_geometry, course
 from qwd.train.prepare import data_for
 from qwd.train.progress import Plan, Watcher
@@ -77,6 +77,7 @@ def train(
 
 def _run_all(session: "Session", folder: Path, resume: bool, watcher: Watcher) -> None:
     """From the start, or the stored state, to the trained weights in ``folder``."""
+    session.compile()
     filing.begin(session, folder, resume)
     watcher.begins(session.plan(folder), len(session.history))
     while not session.ended:
@@ -106,6 +107,8 @@ class Session:
         self.model = trainable(config, self.network, data)
         """what computes: the network itself, or its quantization-aware twin"""
         self.awareness = Awareness(config, self.model)
+        format = memory_format(self.network, device, data.image_size)
+        self.forward = Forward(self.model, format, config.amp)
         self.batch_size, self.steps_per_epoch = batch_geometry(config, len(data.train))
         self.optimizer = decaying_optimizer(config, self.network, self.steps_per_epoch)
         self.audit = decay.audit(self.network, self.optimizer)
@@ -138,6 +141,12 @@ class Session:
             ),
             notes=(*self.notes, *self.data.notes, *self._batch_note(), *self.audit.warnings),
         )
+
+    def compile(self) -> None:
+        """Compile the step where that is asked for; a note says why where it cannot be done."""
+        if self.config.compile:
+            why = self.forward.compile(*next(iter(self.batches(0))))
+            self.notes += [uncompiled(why)] if why else []
 
     @property
     def ended(self) -> bool:
@@ -226,9 +235,7 @@ class Session:
         self, images: Tensor, labels: Tensor, *, watched: bool = False
     ) -> tuple[Tensor, Tensor]:
         """One update; returns the loss and the number of images classified rightly."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
-            outputs = self.model(images)
-            loss = self.loss(outputs, labels)
+        outputs, loss = self.forward(images, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if watched:
@@ -239,10 +246,6 @@ class Session:
         self.given.step(self.schedule.rate)
         self.schedule.step()
         return loss.detach(), (outputs.detach().argmax(dim=1) == labels).sum()
-
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """What is minimised, decay aside: the mean cross-entropy of a batch, in nats."""
-        return F.cross_entropy(outputs, labels)
 
     def folded_range(self) -> float | None:
         """Mean weight range as deployed, weighted by elements."""

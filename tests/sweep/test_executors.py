@@ -83,6 +83,16 @@ def test_cells_are_those_of_train_in_any_order(name: str, tmp_path: Path) -> Non
         assert (model.name, model.seed, list(model.schemes)) == (task.cell, 0, ["affine-tensor"])
 
 
+def test_real_images_in_bfloat16_are_those_of_train_too(name: str, tmp_path: Path) -> None:
+    """Where channels come last; what an executor cannot carry so it leaves to processes."""
+    executor = EXECUTORS.get(name)()
+    given = {"model": "small_cnn", "image_size": 16, "amp": True, "wd": 1e-2, "seeds": 1}
+    (task,) = tasks(tmp_path / "a", **given)
+    assert [outcome.status for outcome in executor.run([task])] == ["done"]
+    run = train(task.config, out=tmp_path / "alone")
+    assert close(weights(task.folder), weights(run.path), executor.tolerance)
+
+
 def test_one_that_fails_does_not_stop_the_others(name: str, tmp_path: Path) -> None:
     executor = EXECUTORS.get(name)()
     module = "tests.sweep.test_executors"

@@ -81,6 +81,7 @@ def with_dropout(*, in_channels: int, image_size: int, num_classes: int) -> nn.M
     [
         ({}, None),
         ({"optimizer": "adamw", "augment": "crop-flip", "warmup": 1, "amp": True}, None),
+        ({"image_size": 16, "epochs": 3}, None),
         ({"model": f"{__name__}:with_dropout", "lr_schedule": "step", "batch_size": 16}, noisy),
     ],
 )

@@ -1,18 +1,15 @@
 """One step of all replicas, as fast as this machine can: recorded, compiled, or in a CUDA graph."""
 
 import contextlib
-import logging
-import os
-import shutil
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from qwd.train.compiler import obstacle_to_compiling, quietly
 from qwd.train.fused.figures import WatchedStep
 from qwd.train.fused.gradients import Computed
 from qwd.train.fused.updates import decay
@@ -25,7 +22,6 @@ COST = 15.0
 GAIN = 0.55
 """what is left of the time of a step, about"""
 TRIALS = 5
-COMPILERS = ("g++", "clang++", "cl")
 
 
 class Tensors(NamedTuple):
@@ -87,9 +83,9 @@ class Step:
 
     def compile(self, images: Tensor, labels: Tensor, at: Tensor) -> bool:
         """Compile the step where that can be done, and keep it where it is faster."""
-        if not self.program.records or not can_compile(images.device):
+        if not self.program.records or obstacle_to_compiling(images.device):
             return False
-        with _quietly(), torch.no_grad():
+        with quietly(), torch.no_grad():
             try:
                 made: Any = torch.compile(self._recorded(images, labels, at), dynamic=False)
                 given = (self._copies(), images, labels, at)
@@ -104,7 +100,7 @@ class Step:
         """On a GPU: launch all kernels of a step at once from now on, where that can be done."""
         if images.device.type != "cuda" or not self.program.records:
             return
-        with _quietly(), torch.no_grad(), contextlib.suppress(RuntimeError):
+        with quietly(), torch.no_grad(), contextlib.suppress(RuntimeError):
             step = self.compiled or self._recorded(images, labels, at)
             self.replayed = _Replayed(step, self._tensors(), self._copies(), (images, labels, at))
 
@@ -175,16 +171,6 @@ class _Replayed:
         self.graph.replay()
 
 
-def can_compile(device: torch.device) -> bool:
-    """Whether there is what torch.compile needs: a C++ compiler, or Triton."""
-    if device.type == "cuda":
-        from torch.utils._triton import has_triton
-
-        return has_triton()
-    asked = os.environ.get("CXX")
-    return any(shutil.which(name) for name in ([asked] if asked else COMPILERS))
-
-
 def pays(seconds: float) -> bool:
     """Whether so many seconds of steps are enough to compile for."""
     return seconds * (1 - GAIN) > COST
@@ -200,23 +186,3 @@ def _timed(step: Callable[..., Any], given: tuple[Any, ...]) -> float:
             torch.cuda.synchronize(given[1].device)
         found.append(time.perf_counter() - started)
     return min(found)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """What the compiler has to say is for its own developers."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    names = ["torch._dynamo", "torch._inductor", "torch._functorch"]
-    levels = {name: logging.getLogger(name).level for name in names}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for name in names:
-                logging.getLogger(name).setLevel(logging.CRITICAL)
-            logger.setLevel(logging.CRITICAL)
-            yield
-    finally:
-        logger.setLevel(level)
-        for name, was in levels.items():
-            logging.getLogger(name).setLevel(was)

@@ -14,11 +14,11 @@ from torch._decomp import get_decompositions
 from torch.func import functional_call, grad, vmap
 
 from qwd.errors import reason
+from qwd.train.forward import loss
 from qwd.train.fused.stack import NotCarriedError, Stack
+from qwd.train.models.known import known
 from qwd.train.session import Session
 
-KNOWN = ("torch", "torchvision", "qwd")
-"""packages whose modules compute the same operations whenever they are called"""
 AGREEMENT = {torch.float64: 1e-9, torch.float32: 1e-3}
 """how far gradients may be from those of a single network, relative to their norm"""
 
@@ -64,9 +64,9 @@ def alone(session: Session, images: Tensor, labels: Tensor) -> Alone:
 
     network.train()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        loss = session.loss(functional_call(network, {**own, **buffers}, (images,)), labels)
+        mean = loss(functional_call(network, {**own, **buffers}, (images,)), labels)
     trainable = {name: p for name, p in own.items() if p.requires_grad}
-    found = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
+    found = torch.autograd.grad(mean, list(trainable.values()), allow_unused=True)
     pairs = zip(trainable, found, strict=True)
     return Alone({name: g for name, g in pairs if g is not None}, sum(kept.values()))
 
@@ -100,7 +100,7 @@ class Gradients:
 
     def record(self, images: Tensor, labels: Tensor) -> None:
         """Replay the operations of this call from now on, where that is the same."""
-        if not records(self.session.network):
+        if not known(self.session.network):
             return
         from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -170,8 +170,8 @@ class Gradients:
             state |= dict(zip(stack.constants, fixed, strict=True))
             state |= dict(zip(stack.buffers, after, strict=True))
             outputs = functional_call(network, state, (x,))
-            loss = self.session.loss(outputs, y)
-            return loss, (loss.detach(), (outputs.detach().argmax(dim=1) == y).sum(), after)
+            found = loss(outputs, y)
+            return found, (found.detach(), (outputs.detach().argmax(dim=1) == y).sum(), after)
 
         each = 0 if self.spread else None
         parts = [stack.part(weights, name) for name in self.names]
@@ -179,16 +179,6 @@ class Gradients:
             grad(loss_of, has_aux=True), in_dims=(0, 0, 0, each, each), randomness=randomness
         )(parts, constants, buffers, images, labels)
         return torch.cat([g.flatten(1) for g in found], dim=1), losses, right, after
-
-
-def records(network: nn.Module) -> bool:
-    """Whether a network computes the same operations at every call: no code but known modules'."""
-    return all(
-        type(module).__module__.partition(".")[0] in KNOWN
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        for module in network.modules()
-    )
 
 
 def without_idle(graph: fx.GraphModule) -> fx.GraphModule:

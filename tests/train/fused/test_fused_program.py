@@ -8,6 +8,7 @@ import torch
 
 from qwd.errors import DivergedError
 from qwd.train import seeding
+from qwd.train.compiler import obstacle_to_compiling
 from qwd.train.fused import compiling, program
 from qwd.train.fused.program import NotCarriedError, Program, SeedsApartError
 from qwd.train.session import Session
@@ -135,7 +136,7 @@ def test_what_vmap_cannot_carry_is_said_before_anything_changes() -> None:
 
 
 def test_a_compiled_step_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not compiling.can_compile(CPU):
+    if obstacle_to_compiling(CPU):
         pytest.skip("no C++ compiler")
     base = {"epochs": 2, "model": f"{HERE}:linear"}
     plain, compiled = made(base, SEEDS), made(base, SEEDS)
