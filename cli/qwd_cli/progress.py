@@ -53,6 +53,9 @@ class TrainingProgress(Watcher):
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
+    def compiles(self) -> None:
+        self.console.print("compiling the step: half a minute or more")
+
     def begins(self, plan: Plan, epochs_done: int) -> None:
         config, audit = plan.config, plan.audit
         self.columns = [c for c in COLUMNS if c[1] != QAT_ALONE or config.qat]

@@ -31,10 +31,10 @@ class SweepProgress(Watcher):
         # A quantization-aware training is shown under its own scheme.
         self._labels = {task.cell: f"w{task.config.bits} qat" for task in tasks if task.config.qat}
 
-    def begins(self, folder: Path, cells: int, left: int, executor: str, jobs: int) -> None:
+    def begins(self, folder: Path, cells: int, left: int, manner: str) -> None:
         done = f", {cells - left} of them finished" if left < cells else ""
-        at_once = f"; {executor}, {jobs} at once" if left else ""
-        click.echo(f"{folder}: {cells} cells{done}{at_once}", err=True)
+        how = f"; {manner}" if left else ""
+        click.echo(f"{folder}: {cells} {'cell' if cells == 1 else 'cells'}{done}{how}", err=True)
 
     def ended(self, outcome: Outcome, done: int, of: int, seconds_left: float | None) -> None:
         if outcome.status == "done":
@@ -84,8 +84,8 @@ def show_plan(plan: "Plan") -> None:
         blocks.append(
             Note(
                 f"{len(plan.left)} trainings, about {duration(plan.seconds)}: steps measured here "
-                f"({steps}), {plan.executor} with {plan.jobs} cells at once that do not slow each "
-                "other down; without reports and starting."
+                f"({steps} alone), {plan.executor}, {plan.manner}, as if none slowed another down; "
+                "without reports and starting."
             )
         )
     click.echo(show(blocks), nl=False)

@@ -273,6 +273,10 @@ class Report:
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, TensorReport | DeployedReport):
         # The figures stand in the entry itself, beside its name.
         entry = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -284,6 +288,4 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     return value

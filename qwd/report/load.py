@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -149,8 +150,11 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _deeper_than(value: Any, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels < 0 or any(_deeper_than(item, levels - 1) for item in inner)
+    level = [value]
+    for _ in range(levels + 1):
+        inside = [item for item in level if isinstance(item, dict | list)]
+        level = [x for item in inside for x in (item.values() if type(item) is dict else item)]
+    return bool(level)
 
 
 def _short(text: str) -> str:
@@ -165,25 +169,34 @@ def read_as(kind: Any, value: Any) -> Any:
     schema, which is for files that qwd did not write itself; what such a file lacks is then a
     KeyError, TypeError, ValueError or AttributeError.
     """
-    if value is None or kind is Any:
-        return value
-    args = get_args(kind)
-    if get_origin(kind) in (Union, UnionType):
-        return read_as(args[0], value)
-    if get_origin(kind) is tuple:
-        return tuple(read_as(args[0], item) for item in value)
-    if get_origin(kind) is dict:
-        return {key: read_as(args[1], item) for key, item in value.items()}
+    return _reader(kind)(value)
+
+
+@functools.cache
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """What makes a value of this type; types are looked into once, there may be many values."""
+    args, origin = get_args(kind), get_origin(kind)
+    if kind is Any:
+        return lambda value: value
+    if origin in (Union, UnionType):
+        return _reader(args[0])
+    if origin is tuple:
+        item = _reader(args[0])
+        return lambda value: None if value is None else tuple(map(item, value))
+    if origin is dict:
+        item = _reader(args[1])
+        return lambda value: (
+            None if value is None else {key: item(inner) for key, inner in value.items()}
+        )
     if is_dataclass(kind):
-        return _entry(kind, value)
+        readers = {name: _reader(hint) for name, hint in get_type_hints(kind).items()}
+        return lambda value: None if value is None else _entry(kind, readers, value)
     # JSON Schema takes 3.0 for an integer, and 3 for a number.
-    return kind(value)
+    make: Any = kind
+    return lambda value: None if value is None else make(value)
 
 
-def _entry(kind: Any, value: dict[str, Any]) -> Any:
+def _entry(kind: Any, readers: dict[str, Callable[[Any], Any]], value: dict[str, Any]) -> Any:
     # The figures of a tensor stand in its entry itself, beside its name.
     found = {**value, "figures": value}
-    return kind(**{n: read_as(hint, found[n]) for n, hint in _hints(kind).items() if n in found})
-
-
-_hints = functools.cache(get_type_hints)
+    return kind(**{name: read(found[name]) for name, read in readers.items() if name in found})

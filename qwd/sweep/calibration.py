@@ -8,7 +8,7 @@ import torch
 
 from qwd.errors import reason
 from qwd.setting import short
-from qwd.sweep.executor import Executor, Task
+from qwd.sweep.executor import Executor, Task, Unit
 from qwd.sweep.fused import Fused, groups, on_gpu, shared_out
 from qwd.sweep.processes import Processes, Worker
 from qwd.train import seeding
@@ -39,6 +39,18 @@ class Measured:
     why: str | None = None
     """why the cells cannot be one program"""
 
+    def compiled(self, replicas: int) -> float | None:
+        """``together`` in a program of so many, compilation included; None where it does not pay.
+
+        See `qwd.train.fused.compiling`.
+        """
+        seconds = replicas * self.steps * self.together
+        return self.together * (COST / seconds + GAIN) if pays(seconds) else None
+
+    def factor(self, replicas: int) -> float:
+        """Time in a program of so many, of the time alone."""
+        return (self.compiled(replicas) or self.together) / self.alone
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -54,44 +66,50 @@ def choose(tasks: Sequence[Task]) -> Choice:
     together: list[str] = []
     alone: list[str] = []
     apart: set[Hashable] = set()
+    factors: dict[Hashable, float] = {}
     for group in groups(tasks):
         config = group[0].config
-        why = obstacle(config)
+        why, factor = obstacle(config), 1.0
         if why is None and len(group) == 1:
             why = "a single cell of its kind"
         if why is None:
-            why, chosen = _compared(group)
-            if chosen:
-                together.append(f"{config.model} x {len(group)} ({why})")
-                continue
-        apart.add(kind(config))
-        alone.append(f"{config.model} x {len(group)} ({why})")
+            why, factor = _compared(group)
+        said = f"{config.model} x {len(group)} ({why})"
+        if factor < WORTH:
+            together.append(said)
+            factors[kind(config)] = factor
+        else:
+            alone.append(said)
+            apart.add(kind(config))
     if together:
         rest = f"; by processes {_some(alone)}" if alone else ""
         return Choice(
             name="fused",
-            executor=Fused(frozenset(apart)),
+            executor=Fused(frozenset(apart), factors),
             why=f"auto chose fused: {_some(together)}{rest}",
         )
     what = f"auto chose processes: {_some(alone)}" if alone else "auto chose processes"
     return Choice(name="processes", executor=Processes(), why=what)
 
 
-def _compared(group: Sequence[Task]) -> tuple[str, bool]:
-    """What was measured of the cells of one kind, and whether they are to be one program."""
+def factor(unit: Unit) -> float:
+    """What the cells of ``unit`` take in one program, of their time alone; measured."""
+    found = _measured_safely(unit[:MOST])
+    return 1.0 if found.why is not None else found.factor(len(unit))
+
+
+def _compared(group: Sequence[Task]) -> tuple[str, float]:
+    """What was measured of the cells of one kind, and their time together, of that alone."""
     part = shared_out(group, 1 if on_gpu(group[0]) else Processes().jobs(group, None))[0]
     if len(part) == 1:
-        return "one cell for each process", False
+        return "one cell for each process", 1.0
     found = _measured_safely(part[:MOST])
     if found.why is not None:
-        return found.why, False
-    seconds = len(part) * found.steps * found.together
-    # A compiler is used where that pays, see `qwd.train.fused.compiling`.
-    expected = (COST + GAIN * seconds) / seconds if pays(seconds) else 1.0
-    figures = f"{_ms(found.together)} a step and replica in one program, {_ms(found.alone)} alone"
-    if expected < 1:
-        figures += f"; about x {expected:.1f} compiled"
-    return figures, found.together * expected < WORTH * found.alone
+        return found.why, 1.0
+    compiled = found.compiled(len(part))
+    how = f", about {_ms(compiled)} compiled" if compiled else ""
+    figures = f"a step and cell takes {_ms(found.together)} in one program{how}"
+    return f"{figures}, {_ms(found.alone)} alone", found.factor(len(part))
 
 
 def _measured_safely(tasks: Sequence[Task]) -> Measured:

@@ -76,6 +76,8 @@ class Outcome:
     """what was unreadable and has been computed again"""
 
 
+Unit = Sequence[Task]
+"""tasks that one process is given at once"""
 Note = Callable[[str], None]
 
 
@@ -97,7 +99,11 @@ class Executor(Protocol):
     """hears what a user should know; whoever runs the executor sets it"""
 
     def jobs(self, tasks: Sequence[Task], asked: int | None) -> int:
-        """How many cells are computed at once, where ``asked`` are wished for."""
+        """How many processes there are, where ``asked`` are wished for."""
+        ...
+
+    def units(self, tasks: Sequence[Task], asked: int | None) -> list[Unit]:
+        """What each process is given at once: a task, or several for one program."""
         ...
 
     def run(self, tasks: Sequence[Task], asked: int | None = None) -> Iterator[Outcome]:
@@ -129,6 +135,21 @@ def listen(executor: Executor, note: Note) -> None:
     executor.note = note
     if why := getattr(executor, "why", None):
         note(why)
+
+
+def manner(executor: Executor, tasks: Sequence[Task], asked: int | None) -> str:
+    """How the tasks are computed: ``2 at once``, ``16 cells in 2 programs, 2 at once``."""
+    units = executor.units(tasks, asked)
+    jobs = min(executor.jobs(tasks, asked), len(units))
+    at_once = f"{jobs} at once" if jobs > 1 else "one after another"
+    programs = [len(unit) for unit in units if len(unit) > 1]
+    if not programs:
+        return at_once
+    alone = len(tasks) - sum(programs)
+    rest = f", {alone} alone" if alone else ""
+    plural = "s" if len(programs) > 1 else ""
+    order = f", {at_once}" if len(units) > 1 else ""
+    return f"{sum(programs)} cells in {len(programs)} program{plural}{rest}{order}"
 
 
 def cores() -> int:

@@ -1,10 +1,11 @@
 """The executor that trains cells together: one program for all that differ in numbers alone."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
-from qwd.sweep.executor import Note, Outcome, Task, unheard
-from qwd.sweep.processes import Processes, Unit, handed_out
+from qwd.sweep.executor import Note, Outcome, Task, Unit, unheard
+from qwd.sweep.processes import Processes, handed_out
 from qwd.train.devices import device_called
 from qwd.train.fused.fitting import kind, obstacle
 
@@ -14,14 +15,20 @@ class Fused:
 
     On a CPU the cells of a kind are shared out among as many processes as `Processes` has, on a GPU
     they are one program. What cannot be carried is left to `Processes`, and ``note`` hears why.
-    ``apart``: kinds that are left to them too.
+    ``apart``: kinds that are left to them too. ``factors``: time of a step in one program, of its
+    time alone, where that was measured.
     """
 
     summary = "replicas of a model trained in one program; tolerance 0.05 in float32, see the docs"
     tolerance = 0.05
 
-    def __init__(self, apart: frozenset[Hashable] = frozenset()):
+    def __init__(
+        self,
+        apart: frozenset[Hashable] = frozenset(),
+        factors: Mapping[Hashable, float] = MappingProxyType({}),
+    ):
         self.apart = apart
+        self.factors = factors
         self.why: str | None = None
         self.note: Note = unheard
 
@@ -31,10 +38,9 @@ class Fused:
 
     def run(self, tasks: Sequence[Task], asked: int | None = None) -> Iterator[Outcome]:
         """Compute the tasks; see `qwd.sweep.executor.Executor`."""
-        jobs = self.jobs(tasks, asked)
         for text in self.not_carried(tasks):
             self.note(text)
-        return handed_out(self.units(tasks, jobs), jobs, self.note)
+        return handed_out(self.units(tasks, asked), self.jobs(tasks, asked), self.note)
 
     def not_carried(self, tasks: Sequence[Task]) -> list[str]:
         """A line for each reason why cells are left to processes."""
@@ -44,8 +50,9 @@ class Fused:
                 counted[why] += 1
         return [f"{n} cells by processes, not fused: {why}" for why, n in counted.items()]
 
-    def units(self, tasks: Sequence[Task], jobs: int) -> list[Unit]:
+    def units(self, tasks: Sequence[Task], asked: int | None) -> list[Unit]:
         """What each process is given at once, in the order of the first cell of each unit."""
+        jobs = self.jobs(tasks, asked)
         units: list[Unit] = []
         for group in groups(tasks):
             first = group[0].config

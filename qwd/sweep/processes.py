@@ -14,13 +14,11 @@ from dataclasses import replace
 from typing import IO, Any
 
 from qwd.errors import reason
-from qwd.sweep.executor import Note, Outcome, Task, cores, unheard
+from qwd.sweep.executor import Note, Outcome, Task, Unit, cores, unheard
 
 FAULT = 70
 MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 30))
 """glibc keeps what is freed: else every step has the kernel clear the pages of its tensors anew"""
-Unit = Sequence[Task]
-"""tasks that one process is given at once"""
 
 
 class Processes:
@@ -42,9 +40,13 @@ class Processes:
         threads = max((task.config.threads or 1 for task in tasks), default=1)
         return max(1, min(asked or cores() // threads, len(tasks)))
 
+    def units(self, tasks: Sequence[Task], asked: int | None) -> list[Unit]:
+        """A cell at a time."""
+        return [(task,) for task in tasks]
+
     def run(self, tasks: Sequence[Task], asked: int | None = None) -> Iterator[Outcome]:
         """Compute the tasks; see `qwd.sweep.executor.Executor`."""
-        return handed_out([(task,) for task in tasks], self.jobs(tasks, asked), self.note)
+        return handed_out(self.units(tasks, asked), self.jobs(tasks, asked), self.note)
 
 
 def handed_out(units: Sequence[Unit], jobs: int, note: Note) -> Iterator[Outcome]:

@@ -21,7 +21,7 @@ from qwd.report.figures import ModelReport, Report
 from qwd.sweep.cells import Cell
 from qwd.sweep.claims import alone, claimed
 from qwd.sweep.design import Design
-from qwd.sweep.executor import AUTO, Outcome, Task, executor_called, listen
+from qwd.sweep.executor import AUTO, Outcome, Task, executor_called, listen, manner
 from qwd.sweep.found import Found, find
 from qwd.sweep.layout import SWEEP, cell_folder, claim_folder, is_sweep
 from qwd.sweep.opening import Opened, found_of, open_sweep, tasks_of
@@ -38,8 +38,8 @@ class Watcher:
     def planned(self, tasks: Sequence[Task]) -> None:
         """What is left to do."""
 
-    def begins(self, folder: Path, cells: int, left: int, executor: str, jobs: int) -> None:
-        """Before the first cell; ``jobs`` are computed at once."""
+    def begins(self, folder: Path, cells: int, left: int, manner: str) -> None:
+        """Before the first cell; ``manner`` is how they are computed."""
 
     def ended(self, outcome: Outcome, done: int, of: int, seconds_left: float | None) -> None:
         """After each cell, ``done`` of those that were left to do; None: not known yet."""
@@ -146,7 +146,7 @@ def _run(
 ) -> list[Outcome]:
     name, chosen = executor_called(executor, tasks)
     watcher.planned(tasks)
-    watcher.begins(folder, cells, len(tasks), name, chosen.jobs(tasks, jobs))
+    watcher.begins(folder, cells, len(tasks), f"{name}, {manner(chosen, tasks, jobs)}")
     listen(chosen, watcher.note)
     if why := _uncompiled(tasks):
         watcher.note(why)
@@ -172,6 +172,8 @@ def _run(
 
 def _uncompiled(tasks: Sequence[Task]) -> str | None:
     """What a user should know where steps are to be compiled and cannot be."""
+    if not any(task.config.compile for task in tasks):
+        return None
     from qwd.train.compiler import obstacle_to_compiling
     from qwd.train.devices import device_called
     from qwd.train.forward import uncompiled

@@ -37,10 +37,15 @@ SAME_TIME = (*DECAY_SETTINGS, "seed", "from_", "lr", "epochs", "momentum", "bits
 class Estimate:
     """How long trainings take on this machine, from some steps of each kind."""
 
-    seconds: float
-    """of all cells one after another, without their reports"""
+    cells: dict[str, tuple[float, float]]
+    """of each cell alone, the seconds of its steps, and of its passes over the validation split"""
     steps: dict[str, float]
     """seconds of a step by model"""
+
+    @property
+    def seconds(self) -> float:
+        """Of all cells one after another, without their reports."""
+        return sum(steps + rest for steps, rest in self.cells.values())
 
 
 class Trials:
@@ -87,7 +92,7 @@ class Trials:
 
     def estimate(self, cells: Sequence[Cell]) -> Estimate:
         """Measure real steps, and one pass over the validation split, of each kind of cell."""
-        epoch: dict[Any, float] = {}
+        epoch: dict[Any, tuple[float, float]] = {}
         steps: dict[str, float] = {}
         for cell in _one_of_each(cells, SAME_TIME):
             session = self._session(cell.config)
@@ -95,9 +100,12 @@ class Trials:
                 session.compile()
                 step, rest = _measured(session)
             steps[cell.config.model] = max(step, steps.get(cell.config.model, 0.0))
-            epoch[_key(cell.config, SAME_TIME)] = session.steps_per_epoch * step + rest
-        total = sum(c.config.epochs * epoch[_key(c.config, SAME_TIME)] for c in cells)
-        return Estimate(seconds=total, steps=steps)
+            epoch[_key(cell.config, SAME_TIME)] = session.steps_per_epoch * step, rest
+        found = {}
+        for cell in cells:
+            training, rest = epoch[_key(cell.config, SAME_TIME)]
+            found[cell.id] = cell.config.epochs * training, cell.config.epochs * rest
+        return Estimate(cells=found, steps=steps)
 
     def images(self, config: TrainConfig) -> int:
         """How many a training of ``config`` sees in an epoch."""

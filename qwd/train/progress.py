@@ -29,6 +29,9 @@ class Plan:
 class Watcher:
     """Hears of a run's progress; override what is of interest."""
 
+    def compiles(self) -> None:
+        """Before the step is compiled, which may take minutes."""
+
     def begins(self, plan: Plan, epochs_done: int) -> None:
         """Before the first step; ``epochs_done`` is positive for a resumed run."""
 

@@ -77,6 +77,8 @@ def train(
 
 def _run_all(session: "Session", folder: Path, resume: bool, watcher: Watcher) -> None:
     """From the start, or the stored state, to the trained weights in ``folder``."""
+    if session.config.compile:
+        watcher.compiles()
     session.compile()
     filing.begin(session, folder, resume)
     watcher.begins(session.plan(folder), len(session.history))

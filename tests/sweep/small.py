@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from qwd.sweep import Given, Outcome, Task, begin, cells_of, read
+from qwd.sweep.executor import Unit
 from qwd.sweep.layout import cell_folder, claim_folder
 from qwd.sweep.session import Sweep, Watcher, sweep
 from qwd.sweep.work import compute
@@ -35,6 +36,9 @@ class Here:
 
     def jobs(self, tasks: Sequence[Task], asked: int | None) -> int:
         return 1
+
+    def units(self, tasks: Sequence[Task], asked: int | None) -> list[Unit]:
+        return [(task,) for task in tasks]
 
     def run(self, tasks: Sequence[Task], asked: int | None = None) -> Iterator[Outcome]:
         for task in tasks:

@@ -10,9 +10,12 @@ from torch import nn
 from qwd.config import TrainConfig
 from qwd.sweep import Task, calibration
 from qwd.sweep.calibration import Measured, choose, measured
-from qwd.sweep.executor import executor_called, listen
+from qwd.sweep.executor import executor_called, listen, manner
 from qwd.sweep.fused import Fused, groups
+from qwd.sweep.planning import seconds
+from qwd.sweep.processes import Processes
 from qwd.sweep.together import train_together
+from qwd.sweep.trials import Estimate
 from qwd.sweep.work import compute
 from qwd.train.fused.fitting import kind, obstacle
 from qwd.train.layout import CHECKPOINT, WEIGHTS
@@ -43,6 +46,7 @@ def replicas(task: Task) -> int:
     [
         {"qat": True},
         {"amp": True},
+        {"compile": True},
         {"early_stop": 3},
         {"lr_schedule": "plateau"},
         {"optimizer": "torch.optim:NAdam"},
@@ -93,6 +97,37 @@ def test_units_follow_the_order_of_the_cells(tmp_path: Path) -> None:
     assert Fused().not_carried(plateau) == [
         "4 cells by processes, not fused: --lr-schedule plateau is not carried"
     ]
+
+
+def test_how_cells_are_computed_is_said_as_it_is(tmp_path: Path) -> None:
+    some = tasks(tmp_path, wd="0,1e-3", seeds=4, model="mlp,small_cnn")
+    assert manner(Processes(), some, 2) == "2 at once"
+    assert manner(Processes(), some[:1], 2) == "one after another"
+    assert manner(Fused(), some, 2) == "16 cells in 4 programs, 2 at once"
+    apart = Fused(frozenset({kind(some[0].config)}))
+    assert manner(apart, some, 1) == "8 cells in 1 program, 8 alone, one after another"
+    assert manner(Fused(), tasks(tmp_path), 1) == "4 cells in 1 program"
+
+
+def test_the_estimate_is_of_what_each_process_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = tasks(tmp_path, wd="0,1e-3,1e-2", seeds=1)
+    estimate = Estimate(cells={task.cell: (10.0, 1.0) for task in some}, steps={})
+    of = kind(some[0].config)
+    assert seconds(Processes(), some, 2, estimate) == 22
+    assert seconds(Fused(factors={of: 0.5}), some, 1, estimate) == 18
+    assert seconds(Fused(factors={of: 0.5}), some, 2, estimate) == 12  # two together, one alone
+    found = Measured(alone=0.01, together=0.001, steps=10)
+    monkeypatch.setattr(calibration, "_measured_safely", lambda tasks: found)
+    assert seconds(Fused(), some, 1, estimate) == pytest.approx(6)
+
+
+def test_a_program_that_pays_to_compile_is_expected_to_be(tmp_path: Path) -> None:
+    long = Measured(alone=0.01, together=0.005, steps=10_000)
+    assert long.compiled(10) == pytest.approx(0.55 * 0.005 + 15 / 100_000)
+    assert long.factor(10) == pytest.approx(0.275 + 0.015)
+    assert Measured(alone=0.01, together=0.005, steps=10).factor(10) == 0.5
 
 
 def test_cells_are_whole_runs_trained_together(tmp_path: Path) -> None:
