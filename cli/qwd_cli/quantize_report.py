@@ -85,10 +85,10 @@ def command(
 ) -> None:
     """Quantize to 8 bits with scale = (b-a)/255 and report.
 
-    PATH is a run folder, a checkpoint (.pt, .pth, .th, .bin, .safetensors) or a folder of those;
-    without one, every run under runs/ is reported, side by side. Checkpoints of one training become
-    a trajectory. A checkpoint from elsewhere needs --model and --data for accuracy. A run's report
-    is also written to its folder.
+    PATH is a run folder, a checkpoint (.pt, .pth, .th, .bin, .ckpt, .pth.tar, .safetensors) or a
+    folder of those; without one, every run under runs/ is reported, side by side. Checkpoints of
+    one training become a trajectory. A checkpoint from elsewhere needs --model and --data for
+    accuracy. A run's report is also written to its folder.
     """
     from qwd.quantize.schemes import expand, on_backends, parse_scheme
     from qwd.report.render.tensors import SORTS

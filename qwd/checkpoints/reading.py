@@ -13,7 +13,8 @@ from qwd.checkpoints.shards import INDEX, INDEXES, index_of, read_shards
 from qwd.checkpoints.torch_file import read_pickle
 from qwd.errors import InputError
 
-PICKLED = (".pt", ".pth", ".th", ".bin")
+PICKLED = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar")
+"""``.tar`` as in ``model_best.pth.tar``, which is no archive of that kind"""
 SAFE = ".safetensors"
 ENDINGS = (*PICKLED, SAFE)
 WHOLE = tuple(name.removesuffix(INDEX) for name in INDEXES)
@@ -23,11 +24,11 @@ WHOLE = tuple(name.removesuffix(INDEX) for name in INDEXES)
 def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """The named tensors of a checkpoint, on the CPU, in the file's order.
 
-    ``path`` is a file of torch.save (``.pt``, ``.pth``, ``.th``, ``.bin``), a ``.safetensors``
-    file, or a folder of either with its index, or with one model in one file. A state dict may be
-    nested (``{"state_dict": ..., "epoch": 90}``); ``key`` chooses where there are several. Tensors
-    are mapped where the format allows it: they must not be written to for the file's sake, and the
-    file must not be cut off while they are used.
+    ``path`` is a file of torch.save (``.pt``, ``.pth``, ``.th``, ``.bin``, ``.ckpt``,
+    ``.pth.tar``), a ``.safetensors`` file, a folder of shards of either with its index, or one with
+    a single model. A state dict may be nested (``{"state_dict": ..., "epoch": 90}``); ``key``
+    chooses where there are several. Tensors are mapped where the format allows it: they must not be
+    written to for the file's sake, and the file must not be cut off while they are used.
 
     Raises InputError for what is missing, unreadable, of another format, unsafe, damaged, without
     tensors, or ambiguous; see `qwd.checkpoints.torch_file` for what is refused, and why.

@@ -183,16 +183,15 @@ def weight_names(source: nn.Module | Mapping[str, Tensor]) -> list[str]:
         tensors: Mapping[str, Tensor] = dict(source.named_parameters(remove_duplicate=False))
     else:
         tensors = source
-    seen: set[object] = set()
-    names = []
-    for name, tensor in tensors.items():
-        if not is_weight(tensor):
-            continue
-        place = _place(tensor)
-        if place not in seen:
-            seen.add(place)
-            names.append(name)
-    return names
+    again = tied(tensors)
+    return [name for name, tensor in tensors.items() if is_weight(tensor) and name not in again]
+
+
+def tied(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names of tensors that are one with an earlier name again, and that name."""
+    first: dict[object, str] = {}
+    named = {name: first.setdefault(_place(tensor), name) for name, tensor in tensors.items()}
+    return {name: earlier for name, earlier in named.items() if name != earlier}
 
 
 def _pairs(module: nn.Module, graph: fx.Graph) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from qwd.quantize.folding import CONVOLUTIONS, TRANSPOSED
-from qwd.quantize.pairing_names import natural
+from qwd.quantize.pairing_names import gray_stem, natural
 
 WEIGHTS = (
     "convolution",
@@ -33,7 +33,6 @@ _EMBEDDING = re.compile(
 )
 _PATCHES = re.compile(r"patch|proj|fc|linear|dense", re.IGNORECASE)
 _TRANSPOSED = re.compile(r"deconv|transpose|convt", re.IGNORECASE)
-_DEPTHWISE = re.compile(r"depthwise|(^|[._])(conv_?)?dw", re.IGNORECASE)
 
 
 def state_kinds(
@@ -43,11 +42,11 @@ def state_kinds(
 
     ``norms`` are prefixes of BatchNorms, ``transposed`` weights whose outputs are along axis 1. A
     convolution is grouped where the layer before it in its block gives more channels than it takes;
-    one that takes a single channel is depthwise, unless it is the only one of the file: then its
-    input is a picture of one channel.
+    one that takes a single channel is depthwise, unless its input is a picture of one channel; see
+    `qwd.quantize.pairing_names.gray_stem`.
     """
     norms, transposed = set(norms), set(transposed)
-    single = [n for n, t in state.items() if _spatial(t) and t.shape[1] == 1 and t.shape[0] > 1]
+    stem = gray_stem({name: tuple(tensor.shape) for name, tensor in state.items()})
     kinds: dict[str, str] = {}
     before: dict[str, int] = {}
     for name in sorted(state, key=natural):
@@ -63,7 +62,7 @@ def state_kinds(
             kinds[name] = "position" if _POSITION.search(name) else "other"
         elif name in transposed or _TRANSPOSED.search(name):
             kinds[name] = "transposed"
-        elif name in single and (len(single) > 1 or _DEPTHWISE.search(prefix)):
+        elif name != stem and _spatial(tensor) and tensor.shape[1] == 1 < tensor.shape[0]:
             kinds[name] = "depthwise"
         elif previous and previous != inputs and _shows_groups(tensor, previous):
             kinds[name] = "grouped"

@@ -21,10 +21,19 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from qwd.errors import UsageError
-from qwd.quantize.pairing_names import Block, Layer, links, natural
+from qwd.quantize.pairing_names import (
+    Block,
+    Layer,
+    gray_stem,
+    is_defined_order,
+    join,
+    links,
+    natural,
+)
 
 SIGNS = 16
 """channels from which on running means without a negative one are no chance: 1 in 65,536"""
+BEFORE = "before the layers of its block, as in pre-activation networks: none is there to fold into"
 TRANSPOSED = re.compile(r"deconv|transpose|convt|(^|[._])up", re.IGNORECASE)
 
 
@@ -62,10 +71,10 @@ def find_norms(state: Mapping[str, Tensor]) -> dict[str, Norm]:
     found = {}
     for name, mean in state.items():
         prefix, _, last = name.rpartition(".")
-        variance = state.get(_join(prefix, "running_var"))
+        variance = state.get(join(prefix, "running_var"))
         if last != "running_mean" or variance is None or mean.ndim != 1:
             continue
-        vectors = [state.get(_join(prefix, part)) for part in ("weight", "bias")]
+        vectors = [state.get(join(prefix, part)) for part in ("weight", "bias")]
         if all(v is None or v.shape == mean.shape for v in (variance, *vectors)):
             found[prefix] = Norm(prefix=prefix, channels=len(mean))
     return found
@@ -81,8 +90,11 @@ def pair_norms(state: Mapping[str, Tensor], stated: Iterable[str] = ()) -> Pairi
     does not fit.
     """
     norms = find_norms(state)
+    stem = gray_stem({name: tuple(tensor.shape) for name, tensor in state.items()})
     layers = {
-        name.removesuffix("weight").removesuffix("."): Layer(name, tuple(tensor.shape))
+        name.removesuffix("weight").removesuffix("."): Layer(
+            name, tuple(tensor.shape), picture=name == stem
+        )
         for name, tensor in state.items()
         if name.rpartition(".")[2] == "weight" and tensor.is_floating_point() and tensor.ndim >= 2
     }
@@ -147,8 +159,8 @@ class _Search:
             if prefix and scope in self.layers:
                 self._try(scope, prefix, neighbours=True)  # conv1 and conv1.norm
             elif local.isdigit():
-                self._try(_join(scope, str(int(local) - 1)), prefix, neighbours=True)
-        if _is_defined_order(self.tensors, self.norms):
+                self._try(join(scope, str(int(local) - 1)), prefix, neighbours=True)
+        if is_defined_order(list(self.tensors), self.norms):
             self._by_order()
         else:
             self._by_names(set(self.norms))
@@ -177,7 +189,9 @@ class _Search:
                     break
                 since.append(prefix)
             if not since:
-                self.why[norm] = "no layer of its block is directly before it"
+                inside = [p for p in self.order if p.rpartition(".")[0] == scope]
+                ahead = inside[0] == norm and not self.layers.keys().isdisjoint(inside)
+                self.why[norm] = BEFORE if ahead else "no layer of its block is directly before it"
             elif len(since) > 1:
                 several.add(norm)
             elif self._axis(since[0], norm) != 0 and not TRANSPOSED.search(since[0]):
@@ -219,8 +233,11 @@ class _Search:
         for (_, parts), blocks in alike.items():  # type: ignore[misc]
             known = links(list(blocks.values())) or links(everywhere[parts])
             for scope, block in blocks.items():
+                first, *others = sorted(block.norms, key=natural)
+                if known and {norm for _, norm in known} == set(others):
+                    self.why[join(scope, first)] = BEFORE
                 for layer, norm in known:
-                    pair = _join(scope, layer), _join(scope, norm)
+                    pair = join(scope, layer), join(scope, norm)
                     if not self._at_the_end(scope, block, *pair):
                         self._try(*pair)
 
@@ -231,7 +248,7 @@ class _Search:
         """
         channels = self.norms[norm].channels
         head = any(len(w.shape) == 2 and w.shape[1] == channels for w in block.layers.values())
-        inner = (w for p, w in self.layers.items() if p.startswith(_join(scope, "")))
+        inner = (w for p, w in self.layers.items() if p.startswith(join(scope, "")))
         return head and any(
             w.out == channels and w.name.count(".") > self.layers[layer].name.count(".")
             for w in inner
@@ -271,27 +288,9 @@ class _Search:
         return norm.rpartition(".")[2].isdigit() or norm.rpartition(".")[0] in self.layers
 
     def _behind_relu(self, norm: str) -> bool:
-        mean = self.tensors[_join(norm, "running_mean")]
+        mean = self.tensors[join(norm, "running_mean")]
         return len(mean) >= SIGNS and bool((mean >= 0).all()) and bool((mean > 0).any())
-
-
-def _is_defined_order(state: Mapping[str, Tensor], norms: Iterable[str]) -> bool:
-    """Whether a file lists modules as they were defined: weight, bias, running_mean of each norm.
-
-    Files sorted by name list bias, running_mean, weight.
-    """
-    places = {name: place for place, name in enumerate(state)}
-    parts = ("weight", "bias", "running_mean", "running_var")
-    for norm in norms:
-        found = [places[name] for part in parts if (name := _join(norm, part)) in places]
-        if found != sorted(found):
-            return False
-    return list(state) != sorted(state)
 
 
 def _kind(layer: str, norm: str) -> tuple[str, str]:
     return re.sub(r"\d+", "#", layer), re.sub(r"\d+", "#", norm)
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name

@@ -11,7 +11,7 @@ in every reading that fits all of them is known; where nothing does, the norms s
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 
@@ -19,6 +19,8 @@ Links = frozenset[tuple[str, str]]
 """local names of layers and of the norms that fold into them"""
 MOST = 5
 """layers whose orders are tried"""
+COLOURS = 3
+DEPTHWISE = re.compile(r"depthwise|(^|[._])(conv_?)?dw", re.IGNORECASE)
 NORM_WORDS = re.compile(r"(batch_?norm|norm|bn)(_?[123]d)?", re.IGNORECASE)
 
 
@@ -30,6 +32,8 @@ class Layer:
     """of the tensor"""
     shape: tuple[int, ...]
     transposed: bool = False
+    picture: bool = False
+    """takes a picture of one channel, and so is not depthwise"""
 
     @property
     def out(self) -> int:
@@ -39,8 +43,8 @@ class Layer:
     def takes(self, channels: int) -> bool:
         """Whether it can follow what has so many channels; grouped and depthwise ones included."""
         inputs = self.shape[0] if self.transposed else self.shape[1]
-        if inputs == channels:
-            return True
+        if inputs == channels or self.picture:
+            return inputs == channels
         if len(self.shape) == 2:
             return inputs % channels == 0  # after flattening
         groups, rest = divmod(channels, inputs)
@@ -72,6 +76,39 @@ def links(blocks: Sequence[Block]) -> Links:
     if not readings:
         readings = [found] if (found := _by_width(layers, norms, blocks)) else []
     return frozenset.intersection(*readings) if readings else frozenset()
+
+
+def gray_stem(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The convolution that takes a picture of one channel, of a file's weights by name.
+
+    The only one that takes a single channel, where none takes a picture in colour; a network with
+    depthwise layers has several, and one that says so in its name is no stem. None for no such one.
+    """
+    spatial = {n: shape for n, shape in shapes.items() if len(shape) > 2 and max(shape[2:]) > 1}
+    single = [name for name, shape in spatial.items() if shape[1] == 1 < shape[0]]
+    colour = any(shape[1] == COLOURS for shape in spatial.values())
+    if len(single) != 1 or colour or DEPTHWISE.search(single[0]):
+        return None
+    return single[0]
+
+
+def is_defined_order(names: list[str], norms: Iterable[str]) -> bool:
+    """Whether a file lists modules as they were defined: weight, bias, running_mean of each norm.
+
+    Files sorted by name list bias, running_mean, weight. ``norms`` are prefixes.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    parts = ("weight", "bias", "running_mean", "running_var")
+    for norm in norms:
+        found = [places[name] for part in parts if (name := join(norm, part)) in places]
+        if found != sorted(found):
+            return False
+    return names != sorted(names)
+
+
+def join(path: str, name: str) -> str:
+    """The name of what is called ``name`` at a path, which may be empty."""
+    return f"{path}.{name}" if path else name
 
 
 def number(local: str) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qwd.quantize.figures import WeightFigures
-from qwd.quantize.folding import Deployed, deploy, is_weight
+from qwd.quantize.folding import Deployed, deploy, is_weight, tied
 from qwd.report.accuracies import Options, calibration_batches, quantized_accuracies
 from qwd.report.figures import DataInfo, ModelReport, SchemeResult, Summary
 from qwd.report.function import finite
@@ -143,10 +143,11 @@ def parameter_count(subject: Subject) -> int:
     if subject.model is not None:
         return sum(p.numel() for p in subject.model.parameters())
     statistics = ("running_mean", "running_var")
+    again = tied(subject.state)
     return sum(
         tensor.numel()
         for name, tensor in subject.state.items()
-        if tensor.is_floating_point() and not name.endswith(statistics)
+        if tensor.is_floating_point() and not name.endswith(statistics) and name not in again
     )
 
 

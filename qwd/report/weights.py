@@ -7,12 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from qwd.quantize.constant_channels import CONSTANT, constant_channels
-from qwd.quantize.folding import Deployed, norm_factor, times_factor, weight_names
+from qwd.quantize.folding import (
+    Deployed,
+    is_weight,
+    norm_factor,
+    tied,
+    times_factor,
+    weight_names,
+)
 from qwd.quantize.kinds import WEIGHTS, model_kinds, state_kinds
-from qwd.quantize.pairing import Pair, pair_norms
+from qwd.quantize.pairing import BEFORE, Pair, pair_norms
 from qwd.report.figures import VectorGroup
 from qwd.report.measuring import Measure, WeightOptions, Weights
 from qwd.report.remedy_hints import hints
+
+STATED = "; --fold LAYER=NORM states a pair"
 
 
 def weights_of_state(state: Mapping[str, Tensor], options: WeightOptions) -> Weights:
@@ -46,6 +55,10 @@ def weights_of_state(state: Mapping[str, Tensor], options: WeightOptions) -> Wei
             f"eps is not in a checkpoint: {options.bn_eps:g} is assumed for {len(pairs)} "
             "BatchNorms, --bn-eps"
         )
+    made.warnings += [
+        f"{name} is the tensor of {first} again: it is listed and counted once"
+        for name, first in tied({n: t for n, t in state.items() if is_weight(t)}).items()
+    ]
     made.warnings += _left_raw(pairing.unpaired)
     made.warnings += _constant(state, pairs.values())
     made.hints = tuple(
@@ -113,7 +126,7 @@ def _left_raw(unpaired: Mapping[str, str]) -> Iterator[str]:
     for why, n in Counter(unpaired.values()).most_common(3):
         which = [norm or "(the file itself)" for norm, reason in unpaired.items() if reason == why]
         names = ", ".join(which[:3]) + (f" and {n - 3} more" if n > 3 else "")
-        yield f"not folded: {names}: {why}; --fold LAYER=NORM states a pair"
+        yield f"not folded: {names}: {why}{'' if why == BEFORE else STATED}"
     if unpaired:
         yield (
             f"{len(unpaired)} BatchNorms are in no pair, so what int8 sees of the whole model is "

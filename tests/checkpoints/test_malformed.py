@@ -135,8 +135,9 @@ def test_other_endings_are_named(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"")
     assert "expected a file ending in .safetensors or .pt, .pth" in refusal(tmp_path / "m.onnx")
     assert "does not exist" in refusal(tmp_path / "absent.onnx")
-    saved(tmp_path / "M.PT", STATE)
-    assert list(read_weights(tmp_path / "M.PT")) == list(STATE)
+    for name in ("M.PT", "model_best.pth.tar", "epoch=3-step=10.ckpt"):
+        saved(tmp_path / name, STATE)
+        assert list(read_weights(tmp_path / name)) == list(STATE)
 
 
 def test_a_file_that_changes_while_it_is_read(

@@ -26,6 +26,14 @@ def test_built_in_models_of_pictures_with_one_channel():
     assert state_kinds(state, find_norms(state))["conv1.weight"] == "convolution"
 
 
+def test_one_depthwise_layer_behind_a_stem_for_colours():
+    shapes = {"a.weight": (8, 3, 3, 3), "b.weight": (8, 1, 3, 3), "c.weight": (16, 8, 1, 1)}
+    state = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    assert state_kinds(state, ())["b.weight"] == "depthwise"
+    del state["a.weight"]
+    assert state_kinds(state, ())["b.weight"] == "convolution"
+
+
 SHAPES = {
     "wte.weight": ((100, 8), "embedding"),
     "wpe.weight": ((32, 8), "position"),

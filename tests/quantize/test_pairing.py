@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qwd.checkpoints import read_weights
 from qwd.errors import UsageError
 from qwd.quantize.folding import norm_pairs
-from qwd.quantize.pairing import Pair, pair_norms
+from qwd.quantize.pairing import BEFORE, Pair, pair_norms
 from qwd.train import vision
 from qwd.train.models import build
 
@@ -98,6 +98,23 @@ def test_norms_before_their_layers_fold_into_the_layer_before():
     state = state_of(b__bn1=8, b__conv1=(16, 8, 3, 3), b__bn2=16, b__conv2=(32, 16, 3, 3), bn=32)
     for each in orders(state):
         assert found(each) == {"b.bn2": "b.conv1.weight"}
+
+
+def test_norms_before_the_layers_of_their_block_are_said_to_be_those():
+    state = state_of(b__bn1=8, b__conv1=(16, 8, 3, 3), b__bn2=16, b__conv2=(32, 16, 3, 3))
+    for each in orders(state):
+        assert pair_norms(each).unpaired == {"b.bn1": BEFORE}
+    # Behind another scope's layer, and alone: a norm of which less is known.
+    assert pair_norms(state_of(conv=(8, 3, 3, 3), b__bn=8)).unpaired != {"b.bn": BEFORE}
+
+
+def test_a_stem_for_pictures_of_one_channel_is_not_depthwise():
+    gray = state_of(conv1=(16, 1, 3, 3), bn1=16, b__conv=(8, 16, 3, 3), b__bn=8, fc=(10, 8))
+    for each in orders(gray):
+        assert found(each)["bn1"] == "conv1.weight"
+    # With a stem for colours the norm may as well stand before a depthwise layer.
+    colour = state_of(stem__conv=(16, 3, 3, 3), bn1=16, conv1=(16, 1, 3, 3), fc=(10, 16))
+    assert "bn1" not in found(dict(sorted(colour.items())))
 
 
 def test_what_two_readings_fit_stays_unpaired():

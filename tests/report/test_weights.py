@@ -103,6 +103,19 @@ def test_an_open_pair_leaves_the_means_out_and_says_so(tmp_path: Path):
         report(tmp_path / "open.pt", fold=["x=bns.0"])
 
 
+def test_tied_weights_are_counted_once_and_named(tmp_path: Path):
+    shared = torch.randn(20, 8)
+    torch.save(
+        {"tok.weight": shared, "head.weight": shared, "fc.weight": shared.T}, tmp_path / "t.pt"
+    )
+    found = one(tmp_path / "t.pt")
+    assert [t.name for t in found.tensors] == ["tok.weight", "fc.weight"]
+    assert found.parameters == 2 * 160  # a view of another shape is a weight of its own
+    assert "head.weight is the tensor of tok.weight again: it is listed and counted once" in (
+        found.warnings
+    )
+
+
 def test_dead_channels_are_named(tmp_path: Path):
     model = network()
     with torch.no_grad():
