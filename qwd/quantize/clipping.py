@@ -122,10 +122,20 @@ def least_error(
     lo = values[:, 0]
     hi = values.gather(1, (n - 1).clamp(min=0)[:, None])[:, 0]
     lo, hi = (torch.where(n > 0, end, 0.0) for end in (lo, hi))
-    sums = _Sums(values, counts, lo, hi)
     shares = torch.arange(STEPS, 0, -1, dtype=lo.dtype, device=lo.device) / STEPS
     low, high = ((end[:, None] * shares).clamp(lo[:, None], hi[:, None]) for end in (lo, hi))
-    at_once = max(1, POINTS // (len(lo) * 2**bits))
+    return least_of(values, counts, low, high, kind=kind, bits=bits)
+
+
+def least_of(
+    values: Tensor, counts: Tensor, low: Tensor, high: Tensor, *, kind: Kind, bits: int
+) -> tuple[Tensor, Tensor]:
+    """Of the ranges [low, high] of each row, both [R, S], the one that loses least: [R] each.
+
+    The first is the whole range of the row, and wins where others are no better; see `least_error`.
+    """
+    sums = _Sums(values, counts, low[:, 0], high[:, 0])
+    at_once = max(1, POINTS // (len(low) * 2**bits))
     parts = zip(low.split(at_once, dim=1), high.split(at_once, dim=1), strict=True)
     errors = torch.cat([sums.error(*part, kind, bits) for part in parts], dim=1)
     best = errors.argmin(dim=1, keepdim=True)  # the first of equals, and so the widest

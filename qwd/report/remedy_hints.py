@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from qwd.quantize.channels import FLOORS, ChannelFigures
-from qwd.quantize.clipping import clipped_range, quantize_clipped
+from qwd.quantize.clipping_one import clip_and_sqnr
 from qwd.quantize.figures import WeightFigures
-from qwd.quantize.statistics import sqnr_db
 
 MOST = 4
 """tensors that are spoken of"""
@@ -27,8 +26,8 @@ FEW = 20
 """elements beyond 6 standard deviations that are single outliers, not a tail"""
 SKEWED = 4.0
 """times the median factor, from which on a channel is blown up by folding"""
-LARGEST = 2**26
-"""elements up to which clipping is tried: it sorts a copy"""
+PART = 2**20
+"""elements of a copy"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,26 +144,23 @@ def _remedies(each: Seen, w: Tensor) -> Iterator[str]:
             yield "equalization with the next layer up to that"
     if channels is not None and channels.dead:
         yield f"{len(channels.dead)} dead channels can be cut out"
-    if before is None or w.numel() > LARGEST:
+    if before is None or each.deployed.a is None or each.deployed.b is None:
         return
-    lo, hi = clipped_range(w, clip="mse", kind="minmax")
-    after = _sqnr(w, quantize_clipped(w, clip="mse", kind="minmax").values)
+    lo, hi, after = clip_and_sqnr(w, each.deployed.a, each.deployed.b)
     if after is not None and after - before >= WORTH:
-        yield f"clipping to [{float(lo):.4g}, {float(hi):.4g}] gains {after - before:.1f} dB"
-
-
-def _sqnr(w: Tensor, rounded: Tensor) -> float | None:
-    finite = w.isfinite()
-    exact = w[finite].double()
-    error = rounded[finite].double() - exact
-    return sqnr_db(float(exact.square().sum()), float(error.square().sum()))
+        yield f"clipping to [{lo:.4g}, {hi:.4g}] gains {after - before:.1f} dB"
 
 
 def _channel_of(w: Tensor, axis: int, end: float) -> int | None:
     """The channel of the element nearest to ``end``."""
-    rows = w.movedim(axis, 0).flatten(1).float()
-    distance = (rows - end).abs().nan_to_num(nan=math.inf).amin(dim=1)
-    return int(torch.argmin(distance)) if len(distance) else None
+    rows = w.movedim(axis, 0)
+    if not w.numel():
+        return None
+    distances = [
+        (part.flatten(1).double() - end).abs().nan_to_num(nan=math.inf).amin(dim=1)
+        for part in rows.split(max(1, PART * len(rows) // w.numel()))
+    ]
+    return int(torch.argmin(torch.cat(distances)))
 
 
 def _some(names: Sequence[str]) -> str:
