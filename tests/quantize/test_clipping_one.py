@@ -68,11 +68,11 @@ def test_small_weights_are_clipped_where_it_is_best(
 
 
 def test_an_outlier_on_one_side_is_cut_off_there():
-    w = heavy(400, 100).clamp(-5, 5)
-    w[3, 3] = 100.0
+    w = heavy(400, 4000).clamp(-5, 5)
+    w[3, 3] = 40.0
     lo, hi, sqnr = clip_and_sqnr(w, *ends(w))
     assert -5 <= lo < -3
-    assert hi < 8
+    assert hi < 12
     even = clipped_range(w, clip="mse", kind="minmax")
     assert sqnr is not None
     assert sqnr > sqnr_within(w, *map(float, even)) + 3
