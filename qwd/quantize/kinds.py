@@ -73,6 +73,29 @@ def state_kinds(
     return kinds
 
 
+def output_axes(state: Mapping[str, Tensor], kinds: Mapping[str, str]) -> dict[str, int]:
+    """The axis of the output channels of a state dict's weights, where it is not 0.
+
+    1 for transposed convolutions [in, out / groups, ...], and for linear layers stored [in, out],
+    as GPT-2's: there a bias is as long as its weight is wide. A square one is stored as the others
+    of the file are, where those agree.
+    """
+    biased = {
+        name: (tuple(tensor.shape), bias.numel())
+        for name, tensor in state.items()
+        if kinds.get(name) == "linear"
+        and tensor.ndim == 2
+        and (bias := state.get(f"{name.removesuffix('weight')}bias")) is not None
+    }
+    sides = {shape.index(n) for shape, n in biased.values() if n in shape and shape[0] != shape[1]}
+    turned = [
+        name
+        for name, (shape, n) in biased.items()
+        if shape[1] == n and (shape[0] != n or sides == {1})
+    ]
+    return dict.fromkeys([*turned, *(n for n, kind in kinds.items() if kind == "transposed")], 1)
+
+
 def model_kinds(model: nn.Module) -> dict[str, str]:
     """The kind of every parameter and buffer of a network, by its class where that is known."""
     found = {}

@@ -73,6 +73,8 @@ class Measure:
         self.stored, self.folded, self.factor = stored, folded, factor
         self.kinds, self.options, self.made = kinds, options, made
         self.norms: dict[str, str] = {}
+        self.axes = {name: 1 for name, kind in kinds.items() if kind == "transposed"}
+        """of the output channels, where it is not 0"""
         sizes = [stored(name) for name in self.names]
         self.bytes = sum(t.numel() * t.element_size() for t in sizes)
         self.full = self.bytes <= SMALL if options.full is None else options.full
@@ -140,8 +142,7 @@ class Measure:
             self.made.warnings.append(
                 f"{when}{name}: {figures.nan} NaN and {figures.inf} infinite elements left out"
             )
-        axis = 1 if self.kinds.get(name) == "transposed" else 0
-        channels = channel_figures(w, axis, of=figures) if w.numel() else None
+        channels = channel_figures(w, self.axes.get(name, 0), of=figures) if w.numel() else None
         return figures, channels
 
     def _warn_dead(self, name: str, found: ChannelFigures | None) -> None:

@@ -15,7 +15,7 @@ from qwd.quantize.folding import (
     times_factor,
     weight_names,
 )
-from qwd.quantize.kinds import WEIGHTS, model_kinds, state_kinds
+from qwd.quantize.kinds import WEIGHTS, model_kinds, output_axes, state_kinds
 from qwd.quantize.pairing import BEFORE, Pair, pair_norms
 from qwd.report.figures import VectorGroup
 from qwd.report.measuring import Measure, WeightOptions, Weights
@@ -47,6 +47,7 @@ def weights_of_state(state: Mapping[str, Tensor], options: WeightOptions) -> Wei
 
     measure = Measure(names, lambda name: state[name], folded, factor, kinds, options, made)
     measure.norms = {name: pair.norm for name, pair in pairs.items()}
+    measure.axes = output_axes(state, kinds)
     seen = list(measure.all())
     if not pairing.unpaired:
         made.as_deployed = [each.deployed for each in seen]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from qwd.quantize.kinds import model_kinds, state_kinds
+from qwd.quantize.kinds import model_kinds, output_axes, state_kinds
 from qwd.quantize.pairing import find_norms, pair_norms
 from qwd.train import vision
 from qwd.train.models import build
@@ -32,6 +32,23 @@ def test_one_depthwise_layer_behind_a_stem_for_colours():
     assert state_kinds(state, ())["b.weight"] == "depthwise"
     del state["a.weight"]
     assert state_kinds(state, ())["b.weight"] == "convolution"
+
+
+LAYERS = {"attn": (8, 24), "proj": (8, 8), "up": (8, 32), "down": (32, 8)}
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_linear_layers_that_are_stored_the_other_way_round(last: bool):
+    state = {"head.weight": torch.zeros(100, 8)}
+    for name, (inputs, outputs) in LAYERS.items():
+        shape = (inputs, outputs) if last else (outputs, inputs)
+        state |= {f"{name}.weight": torch.zeros(shape), f"{name}.bias": torch.zeros(outputs)}
+    axes = output_axes(state, state_kinds(state, ()))
+    assert axes == ({f"{name}.weight": 1 for name in LAYERS} if last else {})
+    # With a layer of the usual sort the square one may be either.
+    state |= {"score.weight": torch.zeros(5, 8), "score.bias": torch.zeros(5)}
+    axes.pop("proj.weight", None)
+    assert output_axes(state, state_kinds(state, ())) == axes
 
 
 SHAPES = {
