@@ -11,6 +11,20 @@ from filelock import FileLock, Timeout
 from qwd.errors import StorageError
 
 
+def check_writable(path: str | Path) -> None:
+    """StorageError where no file can be written at ``path``, before the work of making it."""
+    path = Path(path)
+    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()
+        # Permissions alone do not tell of file systems that take nothing.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call ``write(temporary)`` beside ``path``, flush to disk, then rename over ``path``.
 

@@ -1,13 +1,19 @@
 """Where settings come from: options over ``QWD_*`` variables over a YAML file over the defaults."""
 
+import os
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from qwd.config import TrainConfig, fields
-from qwd.errors import InputError, UsageError
+from qwd.errors import InputError, UsageError, reason
 from qwd.registry import suggestion
 from qwd.setting import checked, option_name, plain_name, variable_name
+
+LARGEST = 1 << 20
+"""bytes of a file of settings; reading one takes seconds"""
 
 # Variables that are no settings of a run, read where they are used.
 OTHER_VARIABLES = {"QWD_CACHE_DIR"}
@@ -86,16 +92,36 @@ def environment_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _strict(yaml: Any) -> Any:
-    """PyYAML's safe loader, which takes the last of two equal keys, refusing them instead."""
+    """PyYAML's safe loader without what it does in silence.
+
+    It takes the last of two equal keys, and reads 010 as 8, 1:30 as 90, 1_0 as 10 and some texts as
+    dates: such numbers stay text here, as on the command line.
+    """
 
     class Strict(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):  # a kilobyte of them is a list of billions
+                raise yaml.YAMLError("it has aliases (*name), which settings have no use for")
+            return super().compose_node(parent, index)
+
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = next((key for key in keys if keys.count(key) > 1), None)
-            if twice is not None:
-                raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is given twice")
+            keys = Counter(repr(self.construct_object(key, deep=True)) for key, _ in node.value)
+            for key, times in keys.most_common(1):
+                if times > 1:
+                    raise yaml.YAMLError(f"{key} is given twice")
             return super().construct_mapping(node, deep)
 
+    tag = "tag:yaml.org,2002:"
+    kept = {tag + "null", tag + "bool"}
+    resolvers = yaml.SafeLoader.yaml_implicit_resolvers
+    Strict.yaml_implicit_resolvers = {
+        first: [(name, form) for name, form in found if name in kept]
+        for first, found in resolvers.items()
+    }
+    digits = list("+-.0123456789")
+    Strict.add_implicit_resolver(tag + "int", re.compile(r"[+-]?(0|[1-9][0-9]*)$"), digits)
+    point = r"([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+    Strict.add_implicit_resolver(tag + "float", re.compile(rf"[+-]?{point}$"), digits)
     return Strict
 
 
@@ -103,14 +129,21 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; InputError when it cannot be read or is no mapping."""
     import yaml
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"cannot read {path}: it is no file")
     try:
+        if (size := os.path.getsize(path)) > LARGEST:
+            raise InputError(f"{path} has {size:,} bytes; expected at most {LARGEST:,} of settings")
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_strict(yaml))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or reason(error)}") from None
+    except RecursionError:
+        raise InputError(f"{path} is not valid YAML: it is nested too deeply") from None
+    except UnicodeDecodeError as error:
         raise InputError(f"cannot read {path}: {error}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    # PyYAML lets through what its constructors of dates, numbers and tags raise.
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise InputError(f"{path} is not valid YAML: {reason(error)}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from qwd.errors import UsageError
+from qwd.errors import UsageError, reason
 from qwd.registry import Registry
 
 Parser = Callable[[Any], Any]
@@ -26,7 +26,7 @@ def number(
 
     def parse(raw: Any) -> float:
         try:
-            value = float(raw) if not isinstance(raw, bool) else math.nan
+            value = math.nan if isinstance(raw, bool) or not _plain(raw) else float(raw)
         except (TypeError, ValueError, OverflowError):
             value = math.nan
         small = value <= above if above is not None else value < least
@@ -35,6 +35,11 @@ def number(
         return value
 
     return parse
+
+
+def _plain(raw: Any) -> bool:
+    """Whether a text is a number as people write it, not ``1_0`` or other scripts' digits."""
+    return not isinstance(raw, str) or re.fullmatch(r"\s*[0-9.eE+-]+\s*", raw) is not None
 
 
 def integer(*, least: int, most: int = 2**31 - 1) -> Parser:
@@ -118,9 +123,9 @@ def patterns(raw: Any) -> tuple[str, ...]:
     for pattern in found:
         try:
             re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise ValueError(f"a regular expression that compiles ({error})") from None
-        if not pattern:
+        except (re.error, TypeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"a regular expression that compiles ({reason(error)})") from None
+        if not pattern.strip():
             raise ValueError("a regular expression that is not empty")
     return tuple(found)
 
@@ -153,6 +158,17 @@ def assignments(words: str, key: Parser, value: Parser, *, commas: bool = False)
             except ValueError as error:
                 raise ValueError(f"{words} ({error})") from None
         return tuple(found)
+
+    return parse
+
+
+def matching(pattern: str, words: str) -> Parser:
+    """A text that the regular expression ``pattern`` describes whole; ``words`` say it."""
+
+    def parse(raw: Any) -> str:
+        if not isinstance(raw, str) or not re.fullmatch(pattern, raw):
+            raise ValueError(words)
+        return raw
 
     return parse
 

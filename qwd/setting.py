@@ -84,7 +84,15 @@ def checked(option: str, parse: parsing.Parser, raw: Any) -> Any:
         return parse(raw)
     except ValueError as error:
         raw = raw[0] if isinstance(raw, tuple) and len(raw) == 1 else raw
-        raise UsageError(f"{option} {raw!r}: expected {error}".replace("\n", " ")) from None
+        raise UsageError(f"{option} {_typed(raw)}: expected {error}".replace("\n", " ")) from None
+
+
+def _typed(raw: Any) -> str:
+    """A wrong value as an error repeats it."""
+    try:
+        return repr(raw)
+    except (ValueError, RecursionError):  # an int of more digits than Python prints
+        return f"of type {type(raw).__name__}"
 
 
 def applied(field: dataclasses.Field[Any], of: Any) -> Any:

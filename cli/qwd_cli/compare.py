@@ -2,11 +2,12 @@
 
 import click
 
-from qwd.errors import UsageError
 from qwd.files import write_text
+from qwd_cli.options import Command
+from qwd_cli.outputs import check_outputs
 
 
-@click.command("compare")
+@click.command("compare", cls=Command)
 @click.argument("base")
 @click.argument("head")
 @click.option(
@@ -25,8 +26,7 @@ def command(base: str, head: str, limits: tuple[str, ...], md_path: str | None) 
     """
     from qwd.report.compare import compare_files
 
-    if md_path is not None and not md_path.strip():
-        raise UsageError("--md '': expected a file, or - for stdout")
+    check_outputs({"--md": md_path}, [base, head])
     compared = compare_files(base, head, fail_on=limits)
     if md_path == "-":
         click.echo(compared.to_markdown())

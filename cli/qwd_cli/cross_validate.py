@@ -9,14 +9,14 @@ from qwd import layers, parsing
 from qwd.config import QUANTIZATION_SETTINGS
 from qwd.grid import grid
 from qwd.setting import checked, short
-from qwd_cli.options import given, setting_options
-from qwd_cli.outputs import checked_outputs, deliver, output_options
+from qwd_cli.options import Command, config_option, given, setting_options, settings_in
+from qwd_cli.outputs import check_outputs, deliver, output_options
 
 if TYPE_CHECKING:
     from qwd.train.cross_validation import Arm, Cell, CrossValidation
 
 
-@click.command("cross-validate")
+@click.command("cross-validate", cls=Command)
 @click.option(
     "--wd",
     "wds",
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--folds", metavar="K", default="5", help="parts held out in turn  [5]")
 @click.option("--metric", metavar="NAME", default="accuracy", help="accuracy or loss  [accuracy]")
 @output_options
-@click.option("--config", "config_file", metavar="FILE", help="settings from a YAML file")
+@config_option
 @setting_options(without=("wd", "early_stop", *QUANTIZATION_SETTINGS))
 def command(
     wds: str,
@@ -48,18 +48,24 @@ def command(
     values = checked("--wd", grid(parsing.number(least=0)), wds)
     k = checked("--folds", parsing.integer(least=2, most=100), folds)
     decisive = checked("--metric", parsing.one_of("accuracy", "loss"), metric)
-    checked_outputs(json_path, csv_path)
-    file = layers.load_yaml(config_file) if config_file else {}
+    check_outputs({"--json": json_path, "--csv": csv_path})
+    file = settings_in(config_file)
     config = layers.from_layers(given(options), os.environ, file)
 
     from qwd.train.cross_validation import cross_validate
 
-    click.echo(
+    plan = (
         f"{len(values) * k} trainings of {config.model} on {config.data}, {len(values)} wd x {k} "
-        f"folds, {config.epochs} epochs each",
-        err=True,
+        f"folds, {config.epochs} epochs each"
     )
-    found = cross_validate(config, values, k, metric=decisive, on_cell=_heard)
+    found = cross_validate(
+        config,
+        values,
+        k,
+        metric=decisive,
+        on_begin=lambda: click.echo(plan, err=True),
+        on_cell=_heard,
+    )
     for note in found.notes:
         click.echo(note, err=True)
     if deliver(found, json_path, csv_path):

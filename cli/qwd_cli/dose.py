@@ -9,8 +9,8 @@ from qwd import layers, parsing
 from qwd.config import QUANTIZATION_SETTINGS
 from qwd.grid import grid
 from qwd.setting import checked, short
-from qwd_cli.options import given, setting_options
-from qwd_cli.outputs import checked_outputs, deliver, output_options
+from qwd_cli.options import Command, config_option, given, setting_options, settings_in
+from qwd_cli.outputs import check_outputs, deliver, output_options
 
 if TYPE_CHECKING:
     from qwd.train.dosing import DoseTable
@@ -19,7 +19,7 @@ UNFELT = 0.5
 """share of the steps that is worth a warning"""
 
 
-@click.command("dose")
+@click.command("dose", cls=Command)
 @click.option("--wd", "wds", metavar="GRID", help="decays, as 1e-5,1e-4 or 1e-6..1e-2  [1e-4]")
 @click.option("--target", metavar="DOSE", default="0.5", help="the dose to find a --wd for  [0.5]")
 @click.option("--images", metavar="N", help="training images, in place of reading --data")
@@ -27,7 +27,7 @@ UNFELT = 0.5
 @click.option("--convert-lr", metavar="RATE", help="--convert to this peak rate; default: the same")
 @click.option("--convert-momentum", metavar="MU", help="... and this momentum of SGD; likewise")
 @output_options
-@click.option("--config", "config_file", metavar="FILE", help="settings from a YAML file")
+@config_option
 @setting_options(without=("wd", *QUANTIZATION_SETTINGS))
 def command(
     wds: str | None,
@@ -46,9 +46,10 @@ def command(
     The dose D is what decay takes from a weight without gradient, exp(-D) being left. Decays whose
     doses are all below 0.05 cannot differ visibly.
     """
-    file = layers.load_yaml(config_file) if config_file else {}
+    file = settings_in(config_file)
     config = layers.from_layers(given(options), os.environ, file)
-    values = checked("--wd", grid(parsing.number(least=0)), wds) if wds else (config.wd,)
+    decays = grid(parsing.number(least=0))
+    values = checked("--wd", decays, config.wd if wds is None else wds)
     positive = parsing.number(above=0)
     aim = checked("--target", positive, target)
     n = checked("--images", parsing.optional(parsing.integer(least=1)), images)
@@ -58,7 +59,7 @@ def command(
         parsing.optional(parsing.number(least=0, most=0.9999)),
         convert_momentum,
     )
-    checked_outputs(json_path, csv_path)
+    check_outputs({"--json": json_path, "--csv": csv_path})
 
     from qwd.train.dosing import dose_table
 

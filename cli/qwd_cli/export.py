@@ -1,7 +1,6 @@
 """`qwd export`."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,14 +11,15 @@ from qwd.errors import UsageError
 from qwd.export.formats import FORMATS, format_called, scheme_for
 from qwd.files import write_text
 from qwd.setting import checked
-from qwd_cli.options import given, setting_options
+from qwd_cli.options import Command, given, setting_options
+from qwd_cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from qwd.export.figures import Exported
     from qwd.report.render.blocks import Block
 
 
-@click.command("export")
+@click.command("export", cls=Command)
 @click.argument("run", metavar="RUN")
 @click.option(
     "--format",
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 @click.option("--key", metavar="NAME", help="which state dict of a file that holds several")
 @click.option("--json", "json_path", metavar="PATH", help="write the facts as JSON; - for stdout")
 @click.option("--benchmark", is_flag=True, help="time float against the file on this machine")
-@click.option("--batch-size", metavar="LIST", default="1,32", help="batches to time  [1,32]")
-@click.option("--repetitions", metavar="N", default="20", help="of each timing  [20]")
+@click.option("--batch-size", metavar="LIST", help="--benchmark: batches to time  [1,32]")
+@click.option("--repetitions", metavar="N", help="--benchmark: of each timing  [20]")
 @setting_options(shared_only=True)
 def command(
     run: str,
@@ -55,8 +55,8 @@ def command(
     key: str | None,
     json_path: str | None,
     benchmark: bool,
-    batch_size: str,
-    repetitions: str,
+    batch_size: str | None,
+    repetitions: str | None,
     **options: Any,
 ) -> None:
     """Write a quantized model for deployment, checked against the report.
@@ -66,14 +66,19 @@ def command(
     0.1 pp from the report's is exit code 5, and no file. The last line of stdout is the file.
     """
     scheme_for(format_called(format_name), scheme)
+    checked("--key", parsing.optional(parsing.text), key)
     read_n = checked("--calibration-n", parsing.integer(least=1), calibration_n)
-    sizes = checked("--batch-size", parsing.list_of(parsing.integer(least=1)), batch_size)
-    times = checked("--repetitions", parsing.integer(least=1), repetitions)
-    if json_path is not None and json_path != "-" and Path(json_path).is_dir():
-        raise UsageError(f"--json {json_path!r}: expected a file, or - for stdout")
+    several = parsing.list_of(parsing.integer(least=1, most=65_536), unique=True)
+    sizes = checked("--batch-size", several, "1,32" if batch_size is None else batch_size)
+    most = parsing.integer(least=1, most=100_000)
+    times = checked("--repetitions", most, 20 if repetitions is None else repetitions)
+    for option, value in (("--batch-size", batch_size), ("--repetitions", repetitions)):
+        if value is not None and not benchmark:
+            raise UsageError(f"{option} {value!r}: belongs to --benchmark")
+    check_outputs({"--out": out, "--json": json_path}, [run])
     variables = layers.environment_settings(os.environ)
     # What a run is, its own folder says; variables decide where and on what it is evaluated.
-    counted = MACHINE_SETTINGS if Path(run).is_dir() else options
+    counted = MACHINE_SETTINGS if os.path.isdir(run) else options
     typed = {**{k: v for k, v in variables.items() if k in counted}, **given(options)}
     chosen = layers.read_all(typed)
 

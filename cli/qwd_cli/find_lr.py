@@ -12,24 +12,24 @@ from qwd import layers, parsing
 from qwd.config import QUANTIZATION_SETTINGS
 from qwd.errors import UsageError
 from qwd.setting import checked, short
-from qwd_cli.options import given, setting_options
-from qwd_cli.outputs import checked_outputs, deliver, output_options
+from qwd_cli.options import Command, config_option, given, setting_options, settings_in
+from qwd_cli.outputs import check_outputs, deliver, output_options
 
 if TYPE_CHECKING:
-    from qwd.train.find_lr import RangeTest
+    from qwd.train.find_lr import Point, RangeTest
 
 PLOT = "find-lr.png"
 ENDINGS = (".png", ".svg", ".pdf")
 ROWS = 20
 
 
-@click.command("find-lr")
+@click.command("find-lr", cls=Command)
 @click.option("--from", "first", metavar="RATE", default="1e-6", help="first rate  [1e-6]")
 @click.option("--to", "last", metavar="RATE", default="10", help="last rate  [10]")
 @click.option("--steps", metavar="N", default="200", help="steps, a batch each  [200]")
 @click.option("--plot", "plot_path", metavar="PATH", default=PLOT, help=f"picture  [{PLOT}]")
 @output_options
-@click.option("--config", "config_file", metavar="FILE", help="settings from a YAML file")
+@config_option
 @setting_options(without=QUANTIZATION_SETTINGS)
 def command(
     first: str,
@@ -52,28 +52,34 @@ def command(
     if low >= high:
         raise UsageError(f"--to {last}: expected a rate greater than --from {first}")
     n = checked("--steps", parsing.integer(least=50, most=100_000), steps)
-    if Path(plot_path).suffix.lower() not in ENDINGS or Path(plot_path).is_dir():
+    if Path(plot_path).suffix.lower() not in ENDINGS or os.path.isdir(plot_path):
         raise UsageError(f"--plot {plot_path!r}: expected a file ending in {', '.join(ENDINGS)}")
-    checked_outputs(json_path, csv_path)
-    file = layers.load_yaml(config_file) if config_file else {}
+    check_outputs({"--plot": plot_path, "--json": json_path, "--csv": csv_path})
+    file = settings_in(config_file)
     config = layers.from_layers(given(options), os.environ, file)
 
     from qwd.train.find_lr import range_test
     from qwd.train.find_lr_plot import plot
 
-    click.echo(f"range test: {config.model} on {config.data}, {config.optimizer}", err=True)
+    plan = f"range test: {config.model} on {config.data}, {config.optimizer}"
     console = Console(stderr=True)
     columns = TextColumn("lr {task.fields[lr]}"), BarColumn(), MofNCompleteColumn()
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         task = bar.add_task("", total=n, lr=first)
+
+        def stepped(point: "Point") -> None:
+            if point.step == 1:
+                click.echo(plan, err=True)
+            bar.update(task, completed=point.step, lr=f"{point.lr:.2g}")
+
         test = range_test(
             config,
             first=low,
             last=high,
             steps=n,
-            on_step=lambda p: bar.update(task, completed=p.step, lr=f"{p.lr:.2g}"),
+            on_step=stepped,
         )
     plot(test, plot_path)
     click.echo(f"plotted in {plot_path}", err=True)

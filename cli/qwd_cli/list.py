@@ -6,9 +6,10 @@ from qwd.errors import UsageError
 from qwd.parsing import one_of
 from qwd.registry import KINDS, Registry
 from qwd.setting import checked
+from qwd_cli.options import Command
 
 
-@click.command("list")
+@click.command("list", cls=Command)
 @click.argument("kind", metavar=f"KIND [{'|'.join(KINDS)}]")
 def command(kind: str) -> None:
     """List what can be named, with what each entry says of itself."""

@@ -28,6 +28,8 @@ COMMANDS = {
 }
 
 FAULT, INTERRUPTED, TERMINATED = 70, 130, 143
+LONGEST = 1000
+"""characters of an error"""
 
 
 class LazyGroup(click.Group):
@@ -104,8 +106,16 @@ def _fail(message: str, code: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    click.echo(f"qwd: error: {' '.join(message.split())}", err=True)
+    click.echo(f"qwd: error: {_shown(message)}", err=True)
     return code
+
+
+def _shown(message: str) -> str:
+    """On one line; of a value too long to read the middle is left out, not what would be right."""
+    from qwd.printable import printable
+
+    line = printable(" ".join(message.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]}...{line[-LONGEST // 2 :]}"
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:

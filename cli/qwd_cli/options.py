@@ -5,13 +5,17 @@ for YAML files and variables.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from qwd import parsing
 from qwd.config import fields
-from qwd.setting import option_name, plain
+from qwd.errors import UsageError
+from qwd.layers import load_yaml
+from qwd.setting import checked, option_name, plain
 
 
 def setting_options(
@@ -51,6 +55,38 @@ def _option(field: dataclasses.Field[Any], *, show_default: bool) -> Callable[[A
 
 def _shown(default: Any) -> str:
     return ("off", "on")[default] if isinstance(default, bool) else plain(default)
+
+
+class Command(click.Command):
+    """A command that refuses what click takes in silence, the last of an option given twice."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        values, _, order = self.make_parser(ctx).parse_args(list(args))
+        for option, times in Counter(order).items():
+            if not isinstance(option, click.Option) or (
+                option.is_flag and not option.secondary_opts
+            ):
+                continue
+            given = values[option.name or ""]
+            twice = [v for v in given if given.count(v) > 1] if option.multiple else [given]
+            if times > 1 and twice:
+                shown = "" if option.is_flag else f" {twice[0]!r}"
+                raise UsageError(f"{option.opts[-1]}{shown}: given {times} times, expected once")
+        return super().parse_args(ctx, args)
+
+
+def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: the option ``--config FILE``."""
+    return click.option(
+        "--config", "config_file", metavar="FILE", help="settings from a YAML file"
+    )(function)
+
+
+def settings_in(config_file: str | None) -> dict[str, Any]:
+    """What the file of ``--config`` says, nothing without one; UsageError, InputError."""
+    if config_file is None:
+        return {}
+    return load_yaml(checked("--config", parsing.text, config_file))
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

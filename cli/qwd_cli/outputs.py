@@ -1,13 +1,13 @@
 """Where a command's figures go beside or instead of the terminal: ``--json`` and ``--csv``."""
 
-from collections.abc import Callable
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import click
 
 from qwd.errors import UsageError
-from qwd.files import write_text
+from qwd.files import check_writable, write_text
 
 
 class Written(Protocol):
@@ -32,13 +32,26 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def checked_outputs(json_path: str | None, csv_path: str | None) -> None:
-    """UsageError, before any work, where the figures cannot go there."""
-    if json_path == csv_path == "-":
-        raise UsageError("--json, --csv: only one of them can be - (stdout)")
-    for name, path in (("--json", json_path), ("--csv", csv_path)):
-        if path is not None and (not path.strip() or Path(path).is_dir()):
-            raise UsageError(f"{name} {path!r}: expected a file, or - for stdout")
+def check_outputs(targets: Mapping[str, str | None], inputs: Iterable[str] = ()) -> None:
+    """Check, before any work, where results go: paths by option, None where not asked for.
+
+    Raises UsageError for a path that can be no file, for the same file or stdout twice, and for
+    one of the ``inputs``, which would be lost; StorageError where nothing can be written.
+    """
+    taken = {os.path.realpath(path): f"what is read, {path!r}" for path in inputs}
+    for option, path in targets.items():
+        if path is None:
+            continue
+        if not path.strip() or os.path.isdir(path):
+            raise UsageError(f"{option} {path!r}: expected a file")
+        place = path if path == "-" else os.path.realpath(path)
+        if place in taken and path == "-":
+            raise UsageError(f"{option} -: only one of them can be - (stdout)")
+        if place in taken:
+            raise UsageError(f"{option} {path!r}: expected another place than {taken[place]}")
+        taken[place] = f"that of {option} {path!r}"
+        if path != "-":
+            check_writable(path)
 
 
 def deliver(found: Written, json_path: str | None, csv_path: str | None) -> bool:

@@ -16,7 +16,8 @@ from qwd.files import write_text
 from qwd.registry import RENDERERS
 from qwd.setting import checked
 from qwd.train.layout import REPORT, RUNS, is_finished, is_run
-from qwd_cli.options import given, setting_options
+from qwd_cli.options import Command, given, setting_options
+from qwd_cli.outputs import check_outputs
 
 PAGES = ("md", "html")
 """Renderers for readers, which take the number of tensors to show and their order."""
@@ -30,7 +31,7 @@ def renderer_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command("quantize-report")
+@click.command("quantize-report", cls=Command)
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option(
     "--scheme", "schemes", multiple=True, metavar="NAME", help="scheme (repeatable) [all]"
@@ -90,26 +91,31 @@ def command(
     one training become a trajectory. A checkpoint from elsewhere needs --model and --data for
     accuracy. A run's report is also written to its folder.
     """
-    from qwd.quantize.schemes import expand, on_backends, parse_scheme
+    from qwd.quantize.schemes import DEFAULT_SCHEMES, expand, on_backends, parse_scheme
     from qwd.report.render.tensors import SORTS
 
-    read_bits = checked("--bits", parsing.list_of(parsing.integer(least=2, most=8)), bits)
+    widths = parsing.list_of(parsing.integer(least=2, most=8), unique=True)
+    read_bits = checked("--bits", widths, bits)
     read_n = checked("--calibration-n", parsing.integer(least=1), calibration_n)
     read_top = checked("--top", parsing.optional(parsing.integer(least=0)), top)
     read_sort = checked("--sort", parsing.optional(parsing.one_of(*SORTS)), sort)
-    if matching is not None:
-        checked("--filter", parsing.patterns, matching)
+    checked("--key", parsing.optional(parsing.text), key)
+    checked("--filter", parsing.optional(parsing.patterns), matching)
     read_eps = checked("--bn-eps", parsing.optional(parsing.number(least=0)), bn_eps)
     _check_statements(fold)
-    expand(on_backends([parse_scheme(name) for name in schemes], backends), read_bits)
+    named = [parse_scheme(name) for name in schemes] or DEFAULT_SCHEMES
+    expand(on_backends(named, backends), read_bits)
+    asked_n = 2000 if sensitivity_n is None else sensitivity_n
+    read_images = checked("--sensitivity-n", parsing.integer(least=1), asked_n)
     if sensitivity_n is not None and not sensitivity:
-        raise UsageError(f"--sensitivity-n {sensitivity_n}: belongs to --sensitivity")
-    read_images = checked("--sensitivity-n", parsing.integer(least=1), sensitivity_n or 2000)
+        raise UsageError(f"--sensitivity-n {sensitivity_n!r}: belongs to --sensitivity")
     read_fix = checked("--fix", parsing.optional(parsing.number(least=0, most=100)), fix)
-    targets = _targets({name: options.pop(name) for name in RENDERERS.names()})
+    typed_targets = {name: options.pop(name) for name in RENDERERS.names()}
+    targets = {name: path for name, path in typed_targets.items() if path is not None}
+    check_outputs({f"--{name}": path for name, path in targets.items()}, paths)
     variables = layers.environment_settings(os.environ)
     # What a run is, its own folder says; variables decide where and on what it is evaluated.
-    runs = not paths or any(Path(path).is_dir() for path in paths)
+    runs = not paths or any(map(os.path.isdir, paths))
     counted = MACHINE_SETTINGS if runs else options
     typed = {**{k: v for k, v in variables.items() if k in counted}, **given(options)}
     chosen = layers.read_all(typed)
@@ -165,17 +171,6 @@ def _check_statements(fold: tuple[str, ...]) -> None:
         layer, equals, norm = text.partition("=")
         if not (layer and equals and norm):
             raise UsageError(f"--fold {text!r}: expected LAYER=NORM, as 'conv(\\d)=bn\\1'")
-
-
-def _targets(typed: dict[str, str | None]) -> dict[str, str]:
-    targets = {name: path for name, path in typed.items() if path is not None}
-    if list(targets.values()).count("-") > 1:
-        outputs = ", ".join(f"--{name}" for name in typed)
-        raise UsageError(f"{outputs}: only one of them can be - (stdout)")
-    for name, path in targets.items():
-        if not path.strip() or Path(path).is_dir():
-            raise UsageError(f"--{name} {path!r}: expected a file, or - for stdout")
-    return targets
 
 
 def _mention(model: Any) -> None:

@@ -6,15 +6,15 @@ from typing import Any
 
 import click
 
-from qwd import layers, parsing
+from qwd import parsing
 from qwd.errors import UsageError
 from qwd.registry import EXECUTORS
 from qwd.setting import checked
-from qwd_cli.options import given, setting_options
+from qwd_cli.options import Command, config_option, given, setting_options, settings_in
 from qwd_cli.sweep_search import refuse_grid_options, refuse_search_options, run_search
 
 
-@click.command("sweep")
+@click.command("sweep", cls=Command)
 @click.option(
     "--wd",
     metavar="GRID",
@@ -57,7 +57,7 @@ from qwd_cli.sweep_search import refuse_grid_options, refuse_search_options, run
 )
 @click.option("--seed", metavar="N", help="--search: seed of the draws and of every training  [0]")
 @setting_options(without=("wd", "seed", "bits"))
-@click.option("--config", "config_file", metavar="FILE", help="settings from a YAML file")
+@config_option
 @click.option("--print-config", is_flag=True, help="print the grid as YAML and stop")
 def command(
     name: str | None,
@@ -112,19 +112,23 @@ def command(
     if executor != "auto":
         checked("--executor", parsing.name_in(EXECUTORS), executor)
     read_jobs = checked("--jobs", parsing.optional(parsing.integer(least=1, most=4096)), jobs)
-    file = layers.load_yaml(config_file) if config_file else {}
+    file = settings_in(config_file)
     asked = read(given({**options, "placebo": placebo or None}), os.environ, file)
     folder = _folder(name, out)
 
+    from qwd.sweep.cells import cells_of
     from qwd.sweep.opening import open_sweep
     from qwd.sweep.reading import begin
     from qwd.sweep.session import sweep
     from qwd_cli.sweep_progress import SweepProgress, show_plan, show_sweep
 
+    if cells and (print_config or dry_run):
+        raise UsageError(f"--cell {cells[0]!r}: trains it, unlike --print-config and --dry-run")
     progress = SweepProgress()
     if print_config:
-        resumed = open_sweep(asked, folder, resume).design if resume else begin(asked)
-        click.echo(resumed.to_yaml(), nl=False)
+        design = open_sweep(asked, folder, resume).design if resume else begin(asked)
+        cells_of(design)  # which checks the settings against each other
+        click.echo(design.to_yaml(), nl=False)
     elif dry_run:
         opened = open_sweep(asked, folder, resume, progress.note)
 

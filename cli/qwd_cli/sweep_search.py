@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qwd import layers, parsing
+from qwd import parsing
 from qwd.errors import UsageError
 from qwd.setting import checked, short
+from qwd_cli.options import settings_in
 
 if TYPE_CHECKING:
     from qwd.report.figures import ModelReport
@@ -34,7 +35,7 @@ def refuse_search_options(options: dict[str, Any]) -> None:
     for option, value in options.items():
         if value is not None:
             instead = "; a grid has --seeds" if option == "--seed" else ""
-            raise UsageError(f"{option} {value}: belongs to --search{instead}")
+            raise UsageError(f"{option} {value!r}: belongs to --search{instead}")
 
 
 def run_search(
@@ -54,7 +55,7 @@ def run_search(
 
     n = checked("--search", parsing.integer(least=1, most=MOST), trials)
     read_jobs = checked("--jobs", parsing.optional(parsing.integer(least=1, most=4096)), jobs)
-    file = layers.load_yaml(config_file) if config_file else {}
+    file = settings_in(config_file)
     asked = read_space(options, os.environ, file)
     if print_config:
         import yaml

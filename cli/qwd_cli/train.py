@@ -10,14 +10,14 @@ from qwd import layers
 from qwd.config import TrainConfig
 from qwd.errors import UsageError
 from qwd.train import layout
-from qwd_cli.options import given, setting_options
+from qwd_cli.options import Command, config_option, given, setting_options, settings_in
 
 
-@click.command("train")
+@click.command("train", cls=Command)
 @setting_options()
 @click.option("--out", metavar="DIR", help="the run's own folder [runs/MODEL-DATA-wdWD-sSEED]")
 @click.option("--resume", is_flag=True, help="go on with the run in its folder")
-@click.option("--config", "config_file", metavar="FILE", help="settings from a YAML file")
+@config_option
 @click.option("--print-config", is_flag=True, help="print the settings as YAML and stop")
 def command(
     out: str | None, resume: bool, config_file: str | None, print_config: bool, **options: Any
@@ -35,7 +35,7 @@ def command(
     if resume and out and stored.is_file():
         config = layers.from_layers(typed, {}, layers.load_yaml(stored))
     else:
-        file = layers.load_yaml(config_file) if config_file else {}
+        file = settings_in(config_file)
         given_settings = layers.values_from(typed, os.environ, file)
         if given_settings.get("from_"):
             from qwd.train.start import continued

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qwd.errors import InputError, reason
+from qwd.printable import printable
 
 
 class RefusedError(Exception):
@@ -18,8 +19,7 @@ class RefusedError(Exception):
 def shown(text: object, most: int = 1000) -> str:
     r"""A name or a path on one line: what is not printable as its escape, ``\x1b``."""
     whole = str(text)
-    cut = whole if len(whole) <= most else whole[: most - 3] + "..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return printable(whole if len(whole) <= most else whole[: most - 3] + "...")
 
 
 @contextlib.contextmanager

@@ -34,7 +34,10 @@ class LengthSettings:
         False, parsing.flag, "compile the training step: minutes at first, then faster steps"
     )
     device: str = setting(
-        "auto", parsing.text, "auto (a GPU where there is one), cpu, cuda or cuda:N", shared=True
+        "auto",
+        parsing.matching(r"auto|cpu|cuda(:[0-9]{1,3})?", "auto, cpu, cuda or cuda:N"),
+        "auto (a GPU where there is one), cpu, cuda or cuda:N",
+        shared=True,
     )
     threads: int | None = setting(
         None,

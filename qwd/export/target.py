@@ -1,11 +1,12 @@
 """Where an exported file goes, and which files it may replace."""
 
 import mmap
-import tempfile
+import os
 from pathlib import Path
 
-from qwd.errors import StorageError, UsageError
+from qwd.errors import UsageError
 from qwd.export.formats import MARK, Format
+from qwd.files import check_writable
 from qwd.quantize.schemes import Scheme
 
 
@@ -19,19 +20,15 @@ def target(source: Path, format: Format, scheme: Scheme, out: str | Path | None)
     ending = f"{scheme.full_name}.{format.name}"
     if out is not None:
         path = Path(out)
-        if path.suffix != f".{format.name}" or path.is_dir():
+        if path.suffix != f".{format.name}" or os.path.isdir(path):
             raise UsageError(f"--out {str(out)!r}: expected a file that ends in .{format.name}")
     else:
-        path = source / f"model-{ending}" if source.is_dir() else Path(f"{source.stem}-{ending}")
-    if path.exists() and not is_export(path):
+        path = (
+            source / f"model-{ending}" if os.path.isdir(source) else Path(f"{source.stem}-{ending}")
+        )
+    if os.path.exists(path) and not is_export(path):
         raise UsageError(f"{path} exists and is no file of `qwd export`: choose another --out")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        # Permissions alone do not tell of file systems that take nothing.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    check_writable(path)
     return path
 
 

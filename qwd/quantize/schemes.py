@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from qwd.errors import UsageError
+from qwd.parsing import name_in
 from qwd.registry import BACKENDS, suggestion
+from qwd.setting import checked
 
 BITS = range(2, 9)
 """Widths of weights and activations."""
@@ -114,7 +116,7 @@ def parse_scheme(text: str) -> Scheme:
         return _BY_OWN_NAME[name]
     found = _NAME.fullmatch(name)
     if found is None:
-        raise UsageError(f"unknown scheme {text!r}: {_hint(name)}")
+        raise UsageError(f"--scheme {text!r}: unknown scheme, {_hint(name)}")
     scheme = Scheme(
         kind=found["kind"],  # type: ignore[arg-type]
         granularity=found["granularity"],
@@ -123,7 +125,9 @@ def parse_scheme(text: str) -> Scheme:
         clip=found["clip"] or "none",  # type: ignore[arg-type]
         engine=found["engine"],
     )
-    return replace(scheme, backend=BACKENDS.check(found["backend"] or usual_backend(scheme)))
+    backend = found["backend"] or usual_backend(scheme)
+    checked("--scheme", lambda _: name_in(BACKENDS)(backend), text)
+    return replace(scheme, backend=backend)
 
 
 def on_backends(schemes: Iterable[Scheme], backends: Sequence[str]) -> tuple[Scheme, ...]:
@@ -139,7 +143,8 @@ def on_backends(schemes: Iterable[Scheme], backends: Sequence[str]) -> tuple[Sch
         free = scheme.activation_bits is not None and scheme.backend == usual_backend(scheme)
         for backend in backends:
             name, _, engine = backend.partition(":")
-            placed = replace(scheme, backend=BACKENDS.check(name), engine=engine or None)
+            checked("--backend", lambda _, name=name: name_in(BACKENDS)(name), backend)
+            placed = replace(scheme, backend=name, engine=engine or None)
             wanted[placed if free and scheme.engine is None else scheme] = None
     return tuple(wanted)
 

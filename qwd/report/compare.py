@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwd.errors import InputError, UsageError
+from qwd.printable import printable
 from qwd.registry import suggestion
 from qwd.report import metrics
 from qwd.report.figures import ModelReport, Report
 from qwd.report.limits import Limit, parse_limit
 from qwd.report.load import load_report
-from qwd.report.printable import printable
 
 IDENTITY = (
     "scheme",
@@ -172,7 +172,8 @@ def _by_name(models: Sequence[ModelReport], side: str) -> dict[str, ModelReport]
 
 
 def _check_data(base: ModelReport, head: ModelReport) -> None:
-    if base.data and head.data and base.data.sha256 != head.data.sha256:
+    theirs = (head.data.sha256, head.data.n) if head.data else None
+    if base.data and head.data and (base.data.sha256, base.data.n) != theirs:
         ours, theirs = (
             f"{printable(d.name)} {printable(d.split)} (n {d.n}, sha256 {d.sha256[:12]})"
             for d in (base.data, head.data)

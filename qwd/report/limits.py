@@ -7,8 +7,8 @@ from fractions import Fraction
 from typing import Literal
 
 from qwd.errors import UsageError
+from qwd.printable import printable
 from qwd.report import metrics
-from qwd.report.printable import printable
 
 # So many digits and no more: an exponent of a million digits is no limit but an attack.
 FORM = re.compile(

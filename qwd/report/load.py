@@ -4,6 +4,7 @@ import functools
 import importlib.resources
 import json
 import math
+import os
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -13,10 +14,12 @@ from types import UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from qwd.errors import InputError
+from qwd.printable import printable
 from qwd.report.figures import SCHEMA_VERSION, DecayAudit, Report
-from qwd.report.printable import printable
 from qwd.train.layout import DECAY, REPORT
 
+LARGEST = 1 << 28
+"""bytes of a report; 50,000 tensors take a quarter of them"""
 DEEPEST = 64
 """levels of nesting; only the free-form `config` can have more than a few"""
 
@@ -28,11 +31,13 @@ def load_report(path: str | Path) -> Report:
     schema version, against the schema, or holds a number that is not finite.
     """
     path = Path(path)
-    file = path / REPORT if path.is_dir() else path
+    file = path / REPORT if os.path.isdir(path) else path
     shown = printable(str(file))
     try:
         if file.exists() and not file.is_file():
             raise ValueError("it is no file")
+        if file.stat().st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
         value = parse(file.read_bytes())
         validate(value)
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """Sensitivity and remedies of a report, where they are asked for."""
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -10,13 +11,13 @@ from torch import nn
 
 from qwd import parsing
 from qwd.errors import UsageError, VerificationError
+from qwd.printable import printable
 from qwd.quantize.backend import NotQuantizableError
 from qwd.quantize.folding import deploy
 from qwd.quantize.schemes import AO_STATIC, INTEGER_KINDS, Scheme
 from qwd.report.accuracies import Options, calibration_batches
 from qwd.report.build import verified
 from qwd.report.figures import ModelReport
-from qwd.report.printable import printable
 from qwd.report.remedies import remedies
 from qwd.report.sensitivity import sensitivity
 from qwd.report.subject import Subject
@@ -64,7 +65,7 @@ class Studies:
                 name, known = type(source).__name__, has_data
             else:
                 path = Path(source)
-                name, known = path.name, not path.is_file() or (has_data and "model" in given)
+                name, known = path.name, not os.path.isfile(path) or (has_data and "model" in given)
             if not known:
                 raise UsageError(
                     f"{printable(name)}: sensitivity and remedies need the network and its images: "

@@ -1,5 +1,6 @@
 """What a report is about: a run folder, a checkpoint file, or a network in memory."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,7 +62,7 @@ class Subjects:
         """The subject at ``path``; InputError where there is none that can be read."""
         if is_run(path):
             return self._run(path)
-        if path.is_dir() and not models_in(path):
+        if os.path.isdir(path) and not models_in(path):
             raise InputError(
                 f"{path} is no run folder, and holds no checkpoint ({', '.join(ENDINGS)})"
             )

@@ -7,6 +7,7 @@ its own ``report.json``, or with ``diverged.json`` where the loss became infinit
 Whoever computes a cell holds the lock in ``.claims/<id>``.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,7 @@ SWEEPS = Path("sweeps")
 
 def is_sweep(path: Path) -> bool:
     """Whether ``path`` is a sweep folder."""
-    return (path / SWEEP).is_file()
+    return os.path.isfile(path / SWEEP)
 
 
 def cell_folder(sweep: Path, cell: str) -> Path:

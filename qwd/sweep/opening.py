@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwd.errors import UsageError
+from qwd.report.asked import asked_schemes
 from qwd.sweep.cells import Cell, cells_of
 from qwd.sweep.design import Design
 from qwd.sweep.executor import Task
@@ -34,7 +35,8 @@ def open_sweep(
     """The sweep that is asked for, its cells checked as far as their settings go.
 
     ``out`` is the folder (default ``sweeps/<model>-<data>``). Raises UsageError where it exists
-    and is not resumed, is no sweep and is, or has other settings. ``note`` hears what a user
+    and is not resumed, is no sweep and is, or has other settings, and for schemes and backends
+    that nothing can run. ``note`` hears what a user
     should know.
     """
     folder = Path(out) if out is not None else default_folder(begin(given))
@@ -50,6 +52,8 @@ def open_sweep(
         refuse_existing(folder)
         design = begin(given)
     cells = cells_of(design)
+    reporting = design.reporting
+    asked_schemes(reporting.scheme, reporting.backend, reporting.bits)
     if design.placebo and (not design.arms or design != stored):
         from qwd.sweep.placebo import with_arms
 

@@ -15,7 +15,7 @@ from qwd.setting import checked, plain, plain_name
 from qwd.sweep.axes import ordered, values_parser
 from qwd.sweep.base import base_axes, base_seeds
 from qwd.sweep.design import SEEDS, WDS, Arm, Design, Reporting
-from qwd.sweep.layout import SWEEP
+from qwd.sweep.layout import SWEEP, is_sweep
 
 
 class Given(dict[str, Any]):
@@ -110,7 +110,7 @@ def begin(given: Given) -> Design:
     """
     given = Given(given)
     source = given.get("from_", (None,))[0]
-    base = read_design(Path(source)) if source and (Path(source) / SWEEP).is_file() else None
+    base = read_design(Path(source)) if source and is_sweep(Path(source)) else None
     reporting = _reporting(given)
     axes = {n: v for n, v in given.items() if n not in OWN and len(v) > 1}
     if base is None:
@@ -135,13 +135,14 @@ def begin(given: Given) -> Design:
 
 def _reporting(given: Given) -> Reporting:
     """How to report; takes ``bits`` out of ``given`` where they are not to train for."""
-    from qwd.quantize.schemes import expand, on_backends, parse_scheme
+    from qwd.quantize.schemes import DEFAULT_SCHEMES, expand, on_backends, parse_scheme
 
     trained_for = True in given.get("qat", ())
     bits = (8,) if trained_for else given.pop("bits", (8,))
     asked = {name: given[name] for name in ("scheme", "backend", "calibration_n") if name in given}
     reporting = Reporting(bits=bits, **asked)
-    expand(on_backends([parse_scheme(n) for n in reporting.scheme], reporting.backend), bits)
+    named = [parse_scheme(name) for name in reporting.scheme] or DEFAULT_SCHEMES
+    expand(on_backends(named, reporting.backend), bits)
     return reporting
 
 
@@ -154,7 +155,7 @@ def _checked_reference(wd: float | None, wds: tuple[float, ...]) -> float | None
 def read_design(folder: Path) -> Design:
     """The design of a sweep folder; InputError, naming the file, where it cannot be read."""
     file = folder / SWEEP
-    if not file.is_file():
+    if not is_sweep(folder):
         raise InputError(f"{folder} is no sweep folder: it has no {SWEEP}")
     content = layers.load_yaml(file)
     try:

@@ -149,6 +149,7 @@ def cross_validate(
     folds: int = 5,
     *,
     metric: Metric = "accuracy",
+    on_begin: Callable[[], None] = lambda: None,
     on_cell: Callable[[Cell], None] | None = None,
 ) -> CrossValidation:
     """Train with every decay on all but one fold of the training split, for every fold.
@@ -159,7 +160,8 @@ def cross_validate(
     touched, and nothing is written. ``config.wd`` and early stopping, which would select on the
     fold that judges, play no part.
 
-    The choice is by the one-standard-error rule, see `choose`. ``on_cell`` hears of each training.
+    The choice is by the one-standard-error rule, see `choose`. ``on_begin`` hears that training
+    begins, ``on_cell`` of each one.
     Raises InputError where no class has an image for every fold, DivergedError where a training
     diverged under every decay.
     """
@@ -172,6 +174,7 @@ def cross_validate(
     if config.lr_schedule == "plateau":
         notes.append("the plateau schedule reads the loss of the fold that judges")
     arms = []
+    on_begin()
     with seeding.reproducible(device, config.threads), enough_memory(config, device):
         for wd in wds:
             cells = []

@@ -7,6 +7,7 @@ weights), ``epochs/`` (those of every Nth epoch, where they are kept), ``qat.saf
 grids of a quantization-aware training), ``report.json`` (written by the report).
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -23,7 +24,7 @@ RUNS = Path("runs")
 
 def is_run(path: Path) -> bool:
     """Whether ``path`` is a run folder, finished or not."""
-    return (path / CONFIG).is_file()
+    return os.path.isfile(path / CONFIG)  # False, too, for a name that is too long
 
 
 def is_finished(path: Path) -> bool:

@@ -38,9 +38,9 @@ WRONG = {
     "--search 4 --resume": "--resume: sweeps/small_cnn-digits-search is no search",
     "--search 4 --storage nowhere": "--storage: expected the URL of a database",
     "--search 4 --name a --out b": "--name a and --out b: give one of them",
-    "--sampler tpe": "--sampler tpe: belongs to --search",
-    "--storage sqlite:///a.db": "--storage sqlite:///a.db: belongs to --search",
-    "--seed 3": "--seed 3: belongs to --search; a grid has --seeds",
+    "--sampler tpe": "--sampler 'tpe': belongs to --search",
+    "--storage sqlite:///a.db": "--storage 'sqlite:///a.db': belongs to --search",
+    "--seed 3": "--seed '3': belongs to --search; a grid has --seeds",
 }
 
 

@@ -50,7 +50,7 @@ def test_schemes_of_a_format(format: str, name: str | None, expected: str) -> No
         ("pt2", "onnx-static", "on the backend 'pt2e'"),
         ("safetensors", "affine-tensor-w8-a8", "--format safetensors takes <minmax|affine"),
         ("safetensors", "ao-default", "--format safetensors takes"),
-        ("onnx", "affine-tenser-w8-a8", "unknown scheme 'affine-tenser-w8-a8': did you mean"),
+        ("onnx", "affine-tenser-w8-a8", "'affine-tenser-w8-a8': unknown scheme, did you mean"),
     ],
 )
 def test_schemes_that_a_format_does_not_hold(format: str, name: str, words: str) -> None:

@@ -105,6 +105,11 @@ def test_other_data_cannot_be_compared():
         compare(report(), other)
 
 
+def test_another_number_of_images_is_other_data():
+    with pytest.raises(InputError, match=r"other data: digits test \(n 200.* in base.*n 100"):
+        compare(report(), report(model(data=replace(DATA, n=100))))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from qwd.printable import printable
 from qwd.report.load import validate
-from qwd.report.printable import printable
 from qwd.report.render import csv as as_csv
 from qwd.report.render import json as as_json
 

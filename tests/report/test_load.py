@@ -202,6 +202,13 @@ def test_texts_that_are_no_report(text: str, says: str, tmp_path: Path):
     assert "r.json" in message
 
 
+def test_a_file_without_end_is_not_read(tmp_path: Path):
+    path = tmp_path / "r.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    assert "more than 268,435,456 bytes" in refusal(path)
+
+
 def test_bytes_that_are_no_text(tmp_path: Path):
     path = tmp_path / "r.json"
     path.write_bytes(b'{"a": "\xff\xfe"}')

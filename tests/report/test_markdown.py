@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from qwd.printable import printable
 from qwd.report.figures import Comparison, Report
-from qwd.report.printable import printable
 from qwd.report.render import markdown
 
 from .builders import report

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from qwd.printable import printable
 from qwd.report.compare import ModelComparison, ReportComparison, Row
 from qwd.report.metrics import unit
-from qwd.report.printable import printable
 from qwd.report.render import numbers
 from qwd.report.render.blocks import Block, Heading, Note, Table
 

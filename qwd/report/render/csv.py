@@ -6,9 +6,9 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from qwd.printable import printable
 from qwd.quantize.figures import WeightFigures
 from qwd.report.figures import Report
-from qwd.report.printable import printable
 
 NESTED = ("outliers", "widths")
 FIGURES = [f.name for f in dataclasses.fields(WeightFigures) if f.name not in NESTED]

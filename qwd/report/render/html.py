@@ -2,8 +2,8 @@
 
 from jinja2 import Environment
 
+from qwd.printable import printable
 from qwd.report.figures import Report
-from qwd.report.printable import printable
 from qwd.report.render import tables
 
 PAGE = """\

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator
 
+from qwd.printable import printable
 from qwd.report.figures import Report
-from qwd.report.printable import printable
 from qwd.report.render import tables
 from qwd.report.render.blocks import Block, Heading, Note, Table
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from qwd.printable import printable
 from qwd.report.figures import Report
-from qwd.report.printable import printable
 from qwd.report.render import tables
 from qwd.report.render.blocks import Block, Heading, Note, Table
 
