@@ -94,6 +94,9 @@ def export(
         in_float = logits(model.to(run_on), data.test, run_on)
         if not finite(in_float):
             raise InputError(f"{path}: the network's outputs are not finite")
+        for name, weight in network.named_parameters():
+            if not finite(weight):
+                raise InputError(f"{path}: {name} has elements that are not finite")
         on_step(f"quantizing as {wanted.name}")
         calibration = calibration_batches(data, calibration_n)
         made, reported = networks(subject, network, wanted, calibration)

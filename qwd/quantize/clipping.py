@@ -84,7 +84,8 @@ def quantize_clipped(
     if clip == "none":
         return quantize(w, kind=kind, bits=bits, axis=axis)
     lo, hi = clipped_range(w, clip=clip, kind=kind, bits=bits, axis=axis)
-    clamped = torch.where(w.isfinite(), w.detach().to(lo.dtype).clamp(lo, hi), w)
+    wide = w.detach().to(lo.dtype)
+    clamped = torch.where(wide.isfinite(), wide.clamp(lo, hi), wide)
     return quantize(clamped, kind=kind, bits=bits, axis=axis)
 
 

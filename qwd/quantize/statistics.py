@@ -154,7 +154,7 @@ def _two_passes(
             distances=[k * moments.std for k in SIGMAS.values()],
         )
     if exponent:  # the smallest elements may have become 0
-        zeros = sum(piece.size - np.count_nonzero(piece) for piece in source.parts())
+        zeros = sum(piece.size - int(np.count_nonzero(piece)) for piece in source.parts())
         codes = replace(codes, zeros=zeros)
     order = Sorted(ordered, exponent) if ordered is not None else None
     return Found(nan + seen.nan, inf + seen.inf, moments, codes), order

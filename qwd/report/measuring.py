@@ -142,6 +142,10 @@ class Measure:
             self.made.warnings.append(
                 f"{when}{name}: {figures.nan} NaN and {figures.inf} infinite elements left out"
             )
+        if not w.numel():
+            self.made.warnings.append(f"{when}{name}: it has no elements")
+        elif figures.range is None and figures.a is not None:
+            self.made.warnings.append(f"{when}{name}: its range is beyond float64")
         channels = channel_figures(w, self.axes.get(name, 0), of=figures) if w.numel() else None
         return figures, channels
 

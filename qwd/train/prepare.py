@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from qwd.checkpoints import read_weights
 from qwd.config import TrainConfig
@@ -43,12 +44,32 @@ def trained_model(
 ) -> nn.Module:
     """The model of ``config`` with the weights of a file, in evaluation mode, on the CPU.
 
-    Raises InputError where names or shapes in the file do not fit the model.
+    Weights of other floating-point types become the model's. Raises InputError where names, shapes
+    or kinds of numbers in the file do not fit the model.
     """
     model = structure_for(config, inputs)
+    state = read_weights(weights, key)
+    for name, own in model.state_dict().items():
+        if own.is_floating_point() and name in state:
+            what = _lost(state[name], own.dtype)
+            if what is not None:
+                raise InputError(f"{weights} does not fit --model {config.model}: {name} {what}")
     try:
-        model.load_state_dict(read_weights(weights, key))
+        model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split(":", 1)[-1].split())
         raise InputError(f"{weights} does not fit --model {config.model}: {reason[:300]}") from None
     return model.eval()
+
+
+def _lost(tensor: Tensor, into: torch.dtype) -> str | None:
+    """What of a tensor torch would drop in silence on copying it to floats; None for nothing."""
+    if not tensor.is_floating_point():
+        kinds = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, into))
+        return "is {}, expected {}".format(*kinds)
+    if tensor.dtype is torch.float64 and into is not torch.float64:
+        overflown = tensor.isfinite() & ~tensor.to(into).isfinite()
+        if overflown.any():
+            largest = tensor[overflown].abs().max().item()
+            return f"holds {largest:.4g}, beyond {str(into).removeprefix('torch.')}"
+    return None

@@ -152,11 +152,11 @@ def test_backends_that_are_asked_for_run_what_names_none():
         "affine-tensor-w4-a8@ao:fbgemm",
     ]
     with pytest.raises(
-        UsageError, match=r"'onx': expected a known quantization backend \(did you mean 'onnx'"
+        UsageError, match=r"onx': expected a known quantization backend \(did you mean 'onnx'"
     ):
         on_backends([AO_STATIC], ["onx"])
     with pytest.raises(
-        UsageError, match=r"'onx': expected a known quantization backend \(did you mean 'onnx'"
+        UsageError, match=r"onx': expected a known quantization backend \(did you mean 'onnx'"
     ):
         parse_scheme("affine-tensor-w8-a8@onx")
 
