@@ -26,8 +26,7 @@ def find_series(models: Sequence[ModelReport]) -> tuple[Series, ...]:
         if model.config is None and model.path is not None:
             shapes = tuple((t.name, t.figures.shape) for t in model.tensors)
             alike.setdefault((tuple(NUMBER.split(model.path)), shapes), []).append(model)
-    found = (_series(members) for members in alike.values() if len(members) >= LEAST)
-    return tuple(series for series in found if series is not None)
+    return tuple(series for members in alike.values() for series in _among(members))
 
 
 def in_order(models: Sequence[ModelReport], every: Iterable[Series]) -> list[ModelReport]:
@@ -36,6 +35,19 @@ def in_order(models: Sequence[ModelReport], every: Iterable[Series]) -> list[Mod
     by_name = {model.name: model for model in models}
     names = (n for m in models for n in (series[m.name].models if m.name in series else (m.name,)))
     return [by_name[name] for name in dict.fromkeys(names)]
+
+
+def _among(models: list[ModelReport]) -> list[Series]:
+    """One series, or where no number tells all apart, one for each run: by the numbers before."""
+    numbers = [NUMBER.findall(model.path or "") for model in models]
+    for before in range(len(numbers[0]) + 1):
+        runs: dict[tuple[str, ...], list[ModelReport]] = {}
+        for model, found in zip(models, numbers, strict=True):
+            runs.setdefault(tuple(found[:before]), []).append(model)
+        every = [_series(run) if len(run) >= LEAST else None for run in runs.values()]
+        if None not in every:
+            return [series for series in every if series is not None]
+    return []
 
 
 def _series(models: list[ModelReport]) -> Series | None:

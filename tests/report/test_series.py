@@ -61,6 +61,17 @@ def test_steps_are_read_off_the_names(paths: tuple[str, ...], expected: tuple[in
     assert steps(*paths) == expected
 
 
+def test_several_runs_are_several_series():
+    paths = [f"wd{wd}/e{epoch}.pt" for epoch in (1, 2, 10) for wd in (3, 4)]
+    models = [replace(checkpoint(path), name=path) for path in paths]
+    found = find_series(models)
+    assert [(each.name, each.steps) for each in found] == [
+        ("wd3/e*.pt", (1, 2, 10)),
+        ("wd4/e*.pt", (1, 2, 10)),
+    ]
+    assert find_series([*models, replace(checkpoint("wd5/e1.pt"), name="alone")]) == ()
+
+
 def test_other_shapes_are_other_networks():
     models = [checkpoint(f"net{i}.pt", shape=(i, 4)) for i in (18, 34, 50)]
     assert find_series(models) == ()
