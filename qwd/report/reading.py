@@ -64,6 +64,8 @@ def reading(base: Group, head: Group, pairs: Pairs) -> str:
     elif not agree:
         parts.append("; the raw range does not show it")
     parts.append(_accuracy(pairs))
+    if len(pairs) == 1:
+        parts.append("; one pair, so no interval")
     if all(group.dose is not None and group.dose < VISIBLE for group in (base, head)):
         parts.append(f"; both doses are below {VISIBLE:g}, too small for decay to show")
     return "".join(parts) + "."
@@ -81,7 +83,7 @@ def change(pairs: Pairs, metric: str, *, relative: bool) -> Interval | None:
 
 
 def _relative(found: Interval) -> str:
-    interval = ", one pair, no interval"
+    interval = ""
     if found.low is not None and found.high is not None:
         interval = f", 95 % interval {100 * found.low:+z.2f} to {100 * found.high:+z.2f} %"
     word = {-1: "smaller", 0: "not clearly different", 1: "larger"}[direction(found)]
@@ -93,7 +95,7 @@ def _accuracy(pairs: Pairs) -> str:
     if found is None:
         return ""
     if found.low is None or found.high is None:
-        return f"; int8 accuracy changes by {100 * found.mean:+z.2f} pp (one pair, no interval)"
+        return f"; int8 accuracy changes by {100 * found.mean:+z.2f} pp"
     word = {-1: "falls", 0: "does not clearly change", 1: "rises"}[direction(found)]
     return (
         f"; int8 accuracy {word} ({100 * found.mean:+z.2f} pp, 95 % interval "
