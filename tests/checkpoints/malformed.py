@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from tests.checkpoints import malformed_archives as archives
+from tests.checkpoints import malformed_disguises as disguises
 from tests.checkpoints import malformed_headers as headers
 from tests.checkpoints import malformed_pickles as pickles
 
@@ -20,6 +21,8 @@ def malformed() -> Iterator[Malformed]:
     for source in (archives.formats, archives.cut_off, archives.zip_fields, archives.records):
         yield from source()
     for source in (pickles.instructions, pickles.claims, pickles.values, pickles.legacy_files):
+        yield from source()
+    for source in (disguises.polyglots, disguises.archives, disguises.calls, disguises.headers):
         yield from source()
     for source in (headers.headers, headers.entries, headers.contents, bombs):
         yield from source()

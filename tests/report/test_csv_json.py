@@ -11,7 +11,7 @@ from qwd.report.load import validate
 from qwd.report.render import csv as as_csv
 from qwd.report.render import json as as_json
 
-from .builders import model, report, weights_only
+from .builders import model, report, tensor, weights_only
 from .cases import CASES, HOSTILE
 
 
@@ -50,6 +50,15 @@ def test_json_is_the_report_and_follows_the_schema(case: str):
     assert json.loads(page) == CASES[case].to_dict()
     assert "NaN" not in page
     validate(json.loads(page))
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "@SUM(1)", "+1", "-2+3", "\uff1d1"])
+def test_csv_holds_no_formula(name: str):
+    rows = list(
+        csv.reader(io.StringIO(as_csv.render(report(model(name, tensors=(tensor(name),))))))
+    )
+    assert (rows[1][0], rows[1][3]) == (f"'{name}", f"'{name}")
+    assert not any(cell.startswith(("=", "@")) for row in rows for cell in row)
 
 
 def test_json_has_no_numbers_that_are_not_finite():

@@ -13,6 +13,8 @@ from qwd.report.figures import Report
 NESTED = ("outliers", "widths")
 FIGURES = [f.name for f in dataclasses.fields(WeightFigures) if f.name not in NESTED]
 CHANNELS = ["channels", "spread", "dead", "sqnr_db", "gain_db"]
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""what a formula begins with, in both widths"""
 WIDTHS = ["sqnr_db", "rmse_over_scale", "codes_used"]
 
 
@@ -20,7 +22,8 @@ def render(report: Report) -> str:
     """The weight tensors as CSV, a row for each as raw, folded and deployed.
 
     Figures are in full precision, those that do not exist empty; a column for every outlier rule;
-    a shape as ``64x3x3x3``, the sources of a deployed kernel joined by `` + ``. Then what the
+    a shape as ``64x3x3x3``, the sources of a deployed kernel joined by `` + ``; a name that begins
+    as a formula does is quoted by ``'``. Then what the
     tensor is, figures at other widths (``w4_sqnr_db``) and of a scale per channel, and for
     checkpoints of a training their ``step``.
     """
@@ -47,11 +50,16 @@ def render(report: Report) -> str:
         other = [widths.get(width, {}).get(name) for width in bits for name in WIDTHS]
         other += [kind, norm, *((channels or {}).get(name) for name in CHANNELS)]
         other += [steps.get(labels[0])] if steps else []
-        writer.writerow(
-            printable(cell) if isinstance(cell, str) else cell
-            for cell in (*labels, *values, *outliers, *other)
-        )
+        writer.writerow(map(_cell, (*labels, *values, *outliers, *other)))
     return page.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A text on one line, and never a formula: a spreadsheet runs what begins as one."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 Row = tuple[list[Any], dict[str, Any], tuple[str | None, str | None, dict[str, Any] | None]]
