@@ -13,37 +13,39 @@ import numpy as np
 
 from qwd.errors import InputError, StorageError, reason
 from qwd.train.data.images import ImageSet, Part
-from qwd.train.vision import datasets
 
 
 def mnist(*, data_dir: str, download: bool = False) -> ImageSet:
     """MNIST: 70,000 grey handwritten digits of 28x28 pixels, ten classes."""
-    return _found("mnist", datasets.MNIST, data_dir, download)
+    return _found("mnist", "MNIST", data_dir, download)
 
 
 def fashion_mnist(*, data_dir: str, download: bool = False) -> ImageSet:
     """Fashion-MNIST: 70,000 grey photographs of clothes, 28x28 pixels, ten classes."""
-    return _found("fashion-mnist", datasets.FashionMNIST, data_dir, download)
+    return _found("fashion-mnist", "FashionMNIST", data_dir, download)
 
 
 def cifar10(*, data_dir: str, download: bool = False) -> ImageSet:
     """CIFAR-10: 60,000 colour photographs of 32x32 pixels, ten classes."""
-    return _found("cifar10", datasets.CIFAR10, data_dir, download, "crop-flip")
+    return _found("cifar10", "CIFAR10", data_dir, download, "crop-flip")
 
 
 def cifar100(*, data_dir: str, download: bool = False) -> ImageSet:
     """CIFAR-100: 60,000 colour photographs of 32x32 pixels, a hundred classes."""
-    return _found("cifar100", datasets.CIFAR100, data_dir, download, "crop-flip")
+    return _found("cifar100", "CIFAR100", data_dir, download, "crop-flip")
 
 
 def _found(
-    name: str, kind: Any, data_dir: str, download: bool, default_augment: str = "none"
+    name: str, class_name: str, data_dir: str, download: bool, default_augment: str = "none"
 ) -> ImageSet:
-    """The data set that torchvision's class ``kind`` reads.
+    """The data set that torchvision's class of that name reads.
 
     Raises InputError where it is not in ``data_dir`` or damaged, or cannot be downloaded;
     StorageError where it cannot be stored.
     """
+    from qwd.train.vision import datasets  # slow to import
+
+    kind = getattr(datasets, class_name)
     folder = Path(data_dir).expanduser()
     try:
         return _read(kind, folder, default_augment)
