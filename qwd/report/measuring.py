@@ -93,11 +93,12 @@ class Measure:
         done = 0
         for name in self.names:
             tensor = self.stored(name)
-            figures, channels = self._figures(name, tensor)
-            folded = after = None
+            figures, found = self._figures(name, tensor)
+            channels, folded, after = channel_report(found), None, None
             w = self.folded(name)
             if w is not None:
-                folded, after = self._figures(name, w, "after folding, ")
+                folded, of_folded = self._figures(name, w, "after folding, ")
+                after = channel_report(of_folded)
             del w
             kind = self.kinds.get(name, "other")
             self.made.tensors.append(
@@ -107,11 +108,11 @@ class Measure:
                     folded=folded,
                     kind=kind,
                     norm=self.norms.get(name) if folded else None,
-                    channels=_report(channels),
-                    folded_channels=_report(after),
+                    channels=channels,
+                    folded_channels=after,
                 )
             )
-            self._warn_dead(name, channels)
+            self._warn_dead(name, found)
             done += tensor.numel() * tensor.element_size()
             self.options.on_bytes(done, self.bytes)
             yield Seen(
@@ -126,7 +127,9 @@ class Measure:
         """A kernel that several tensors become."""
         figures, channels = self._figures(name, w, "after folding, ")
         self.made.deployed.append(
-            DeployedReport(name=name, sources=sources, figures=figures, channels=_report(channels))
+            DeployedReport(
+                name=name, sources=sources, figures=figures, channels=channel_report(channels)
+            )
         )
 
     def tensor(self, name: str) -> Tensor:
@@ -157,7 +160,8 @@ class Measure:
             )
 
 
-def _report(found: ChannelFigures | None) -> ChannelReport | None:
+def channel_report(found: ChannelFigures | None) -> ChannelReport | None:
+    """What a report keeps of channels; None where there are none."""
     if found is None:
         return None
     return ChannelReport(

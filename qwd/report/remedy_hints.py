@@ -12,9 +12,10 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from qwd.quantize.channels import FLOORS, ChannelFigures
+from qwd.quantize.channels import FLOORS
 from qwd.quantize.clipping_one import clip_and_sqnr
 from qwd.quantize.figures import WeightFigures
+from qwd.report.tensors import ChannelReport
 
 MOST = 4
 """tensors that are spoken of"""
@@ -39,8 +40,8 @@ class Seen:
     raw: WeightFigures
     deployed: WeightFigures
     """after folding, where a BatchNorm is folded into it"""
-    channels: ChannelFigures | None
-    """of the deployed weight"""
+    channels: ChannelReport | None
+    """of the deployed weight, without its thousands of ranges"""
 
 
 def hints(
@@ -143,7 +144,7 @@ def _remedies(each: Seen, w: Tensor) -> Iterator[str]:
         if each.kind in ("convolution", "depthwise", "linear"):
             yield "equalization with the next layer up to that"
     if channels is not None and channels.dead:
-        yield f"{len(channels.dead)} dead channels can be cut out"
+        yield f"{channels.dead} dead channels can be cut out"
     if before is None or each.deployed.a is None or each.deployed.b is None:
         return
     lo, hi, after = clip_and_sqnr(w, each.deployed.a, each.deployed.b)

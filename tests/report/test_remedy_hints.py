@@ -8,13 +8,14 @@ from torch import Tensor
 
 from qwd.quantize.channels import channel_figures
 from qwd.quantize.statistics import weight_figures
+from qwd.report.measuring import channel_report
 from qwd.report.remedy_hints import Seen, excess, hints
 
 
 def seen(w: Tensor, raw: Tensor | None = None, name: str = "conv.weight") -> Seen:
     of = weight_figures(w)
     raw_figures = of if raw is None else weight_figures(raw)
-    channels = channel_figures(w, 0, of=of)
+    channels = channel_report(channel_figures(w, 0, of=of))
     return Seen(name=name, kind="convolution", raw=raw_figures, deployed=of, channels=channels)
 
 
