@@ -109,7 +109,7 @@ def channel_figures(
         axis=axis,
         channels=len(n),
         bits=bits,
-        ranges=tuple(r if math.isfinite(r) else None for r in ranges.tolist()),
+        ranges=_existing(ranges),
         range_median=wide if math.isfinite(wide) else None,
         spread=float(ordered[-1]) / median if median else None,
         dead=tuple(np.flatnonzero(there & (a == 0) & (b == 0)).tolist()),
@@ -120,6 +120,12 @@ def channel_figures(
         tensor_sqnr_expected_db=at.sqnr_expected_db,
         gain_db=gained,
     )
+
+
+def _existing(ranges: Chunk) -> tuple[float | None, ...]:
+    if np.isfinite(ranges).all():
+        return tuple(ranges.tolist())
+    return tuple(r if math.isfinite(r) else None for r in ranges.tolist())
 
 
 def _exponent(of: WeightFigures) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from qwd.quantize import kernels_loading
 from qwd.quantize.channels import ChannelFigures, channel_figures
 from qwd.quantize.figures import WeightFigures
 from qwd.quantize.statistics import weight_figures
@@ -77,6 +78,7 @@ class Measure:
         """of the output channels, where it is not 0"""
         sizes = [stored(name) for name in self.names]
         self.bytes = sum(t.numel() * t.element_size() for t in sizes)
+        kernels_loading.expect(sum(t.numel() for t in sizes))
         self.full = self.bytes <= SMALL if options.full is None else options.full
         if options.matching is not None:
             made.warnings.append(
