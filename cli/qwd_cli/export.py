@@ -10,7 +10,7 @@ from qwd.config import MACHINE_SETTINGS
 from qwd.errors import UsageError
 from qwd.export.formats import FORMATS, format_called, scheme_for
 from qwd.files import write_text
-from qwd.setting import checked
+from qwd.setting import checked, variable_name
 from qwd_cli.options import Command, given, setting_options
 from qwd_cli.outputs import check_outputs
 
@@ -79,8 +79,8 @@ def command(
     variables = layers.environment_settings(os.environ)
     # What a run is, its own folder says; variables decide where and on what it is evaluated.
     counted = MACHINE_SETTINGS if os.path.isdir(run) else options
-    typed = {**{k: v for k, v in variables.items() if k in counted}, **given(options)}
-    chosen = layers.read_all(typed)
+    read = {name: value for name, value in variables.items() if name in counted}
+    chosen = layers.read_all(read, variable_name) | layers.read_all(given(options))
 
     import torch
 

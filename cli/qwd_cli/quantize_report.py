@@ -14,7 +14,7 @@ from qwd.config import MACHINE_SETTINGS
 from qwd.errors import InputError, QwdError, UsageError
 from qwd.files import write_text
 from qwd.registry import RENDERERS
-from qwd.setting import checked
+from qwd.setting import checked, variable_name
 from qwd.train.layout import REPORT, RUNS, is_finished, is_run
 from qwd_cli.options import Command, given, setting_options
 from qwd_cli.outputs import check_outputs
@@ -117,8 +117,8 @@ def command(
     # What a run is, its own folder says; variables decide where and on what it is evaluated.
     runs = not paths or any(map(os.path.isdir, paths))
     counted = MACHINE_SETTINGS if runs else options
-    typed = {**{k: v for k, v in variables.items() if k in counted}, **given(options)}
-    chosen = layers.read_all(typed)
+    read = {name: value for name, value in variables.items() if name in counted}
+    chosen = layers.read_all(read, variable_name) | layers.read_all(given(options))
     found = [Path(path) for path in paths] or _runs()
 
     # What is imported stays: to look through it for garbage takes a third of a second.

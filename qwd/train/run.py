@@ -16,7 +16,7 @@ from qwd import layers
 from qwd.checkpoints import read_pickle, read_weights, write_weights
 from qwd.config import TrainConfig
 from qwd.decay import Audit
-from qwd.errors import InputError, UsageError
+from qwd.errors import InputError, UsageError, reason
 from qwd.files import write_atomically, write_text
 from qwd.train.layout import (
     CHECKPOINT,
@@ -44,7 +44,7 @@ class Run:
     @property
     def dose(self) -> float | None:
         """D that the stored weights were given; None where the form or the file has none."""
-        best = self.metrics[-1]["best_epoch"] if self.config.early_stop else None
+        best = self.metrics[-1].get("best_epoch") if self.config.early_stop else None
         return self.metrics[int(best or len(self.metrics)) - 1].get("dose")
 
     def model(self) -> nn.Module:
@@ -80,10 +80,13 @@ def read_run(path: Path) -> Run:
                 {name: float(value) if value else None for name, value in row.items()}
                 for row in csv.DictReader(file)
             ]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"cannot read {path / METRICS}: {error}") from error
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"cannot read {path / METRICS}: {reason(error)}") from error
     if not rows:
         raise InputError(f"{path / METRICS} holds no epoch")
+    best = rows[-1].get("best_epoch")
+    if config.early_stop and not (best is None or best in range(1, len(rows) + 1)):
+        raise InputError(f"{path / METRICS}: best_epoch {best} is none of its {len(rows)} epochs")
     return Run(path, config, tuple(rows))
 
 

@@ -199,3 +199,10 @@ def test_places_where_no_file_can_be_written(name: str, option: str, run) -> Non
         assert (code, "qwd: error: cannot write" in stderr) == (4, True), stderr
         check_line(stderr)
     assert sorted(os.listdir()) == ["file", "folder.png"]
+
+
+@pytest.mark.parametrize("name", ["quantize-report", "export"])
+def test_a_variable_is_called_by_its_name(name: str, run, monkeypatch) -> None:
+    monkeypatch.setenv("QWD_DEVICE", "tpu")
+    code, stderr = run(arguments(name, "--key", "x"))
+    assert (code, "QWD_DEVICE 'tpu': expected auto, cpu" in stderr) == (2, True), stderr

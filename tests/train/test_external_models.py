@@ -1,6 +1,7 @@
 """torchvision's models and the user's own: what they are given, and how mistakes are explained."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from qwd.errors import UsageError
 from qwd.train import models
+from qwd.train.user_code import imported
 
 
 def built(name: str, channels: int = 3, size: int = 32, classes: int = 10) -> nn.Module:
@@ -180,3 +182,22 @@ def test_mistakes_of_the_user_are_one_line(user_module: str, path: str, message:
     with pytest.raises(UsageError, match=f"^--model {path}: .*{message}") as caught:
         built(path, size=8)
     assert "\n" not in str(caught.value)
+
+
+def test_a_strangers_run_names_no_code_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "theirs"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("model: runs.theirs.evil:net\n")
+    (folder / "evil.py").write_text("open('canary', 'w')\n")
+    with pytest.raises(UsageError, match=r"the module lies in the run folder .*theirs"):
+        imported("--model", "runs.theirs.evil:net")
+    monkeypatch.chdir(folder)
+    with pytest.raises(UsageError, match="the module lies in the run folder"):
+        imported("--data", "evil:data")
+    for name in ("os:abort", "builtins:input", "os.path:join", "antigravity:x"):
+        with pytest.raises(UsageError, match="is Python's own"):
+            imported("--data", name)
+    assert not list(tmp_path.rglob("canary"))

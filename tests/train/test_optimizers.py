@@ -90,7 +90,7 @@ def test_further_arguments() -> None:
         ({"optimizer": "torch.optim:SGDD"}, "--optimizer torch.optim:SGDD: cannot be imported"),
         ({"optimizer": "torch.optim:LBFGS"}, "LBFGS"),
         ({"optimizer": f"{__name__}:NoOptimizer"}, "expected a torch.optim.Optimizer"),
-        ({"optimizer": "math:pi"}, "expected a class of optimizers"),
+        ({"optimizer": "torch:pi"}, "expected a class of optimizers"),
         ({"nesterov": True, "momentum": 0}, "--optimizer sgd: ValueError: Nesterov momentum"),
     ],
 )
