@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
-from torch._decomp import get_decompositions
 from torch.func import functional_call, grad, vmap
 
 from qwd.errors import reason
@@ -22,10 +21,13 @@ from qwd.train.session import Session
 AGREEMENT = {torch.float64: 1e-9, torch.float32: 1e-3}
 """how far gradients may be from those of a single network, relative to their norm"""
 
-IDLE = (
-    torch.ops.aten.view.default,
-    torch.ops.aten._unsafe_view.default,
-    torch.ops.aten.expand.default,
+ATEN = torch.ops.aten
+VIEWS = (
+    ATEN.view.default,
+    ATEN._unsafe_view.default,
+    ATEN.expand.default,
+    ATEN.transpose.int,
+    ATEN.detach.default,
 )
 
 
@@ -107,9 +109,9 @@ class Gradients:
         try:
             with torch.no_grad():
                 # A function: of a bound method torch would count `self` among the arguments.
-                made: Any = make_fx(
-                    lambda w, c, b, x, y: self._replicas(w, c, b, x, y), _simpler()
-                )(*self.inputs(images, labels))
+                made: Any = make_fx(lambda w, c, b, x, y: self._replicas(w, c, b, x, y))(
+                    *self.inputs(images, labels)
+                )
                 self.compute = without_idle(made)
                 self.recorded = True
         except Exception:  # what cannot be recorded is run
@@ -170,7 +172,7 @@ class Gradients:
             state |= dict(zip(stack.constants, fixed, strict=True))
             state |= dict(zip(stack.buffers, after, strict=True))
             outputs = functional_call(network, state, (x,))
-            found = loss(outputs, y)
+            found = plain_loss(outputs, y)
             return found, (found.detach(), (outputs.detach().argmax(dim=1) == y).sum(), after)
 
         each = 0 if self.spread else None
@@ -181,25 +183,38 @@ class Gradients:
         return torch.cat([g.flatten(1) for g in found], dim=1), losses, right, after
 
 
+def plain_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """`qwd.train.forward.loss` in half as many operations: no label is to be ignored.
+
+    log sum exp z - z_label for z = outputs less their largest, [B, classes]; mean over the batch.
+    """
+    z = outputs - outputs.amax(dim=1, keepdim=True).detach()
+    # No gather, whose gradient a GPU adds up in any order.
+    chosen = labels.unsqueeze(1) == torch.arange(z.shape[1], device=z.device)
+    return (z.exp().sum(dim=1).log() - torch.where(chosen, z, 0.0).sum(dim=1)).mean()
+
+
 def without_idle(graph: fx.GraphModule) -> fx.GraphModule:
-    """The same without views that are their argument: vmap leaves many, and each takes its time."""
+    """The same without views of what is there: vmap leaves many, and each takes its time."""
     for node in list(graph.graph.nodes):
-        if node.target not in IDLE or not isinstance(node.args[0], fx.Node):
-            continue
-        before, after = node.args[0].meta.get("val"), node.meta.get("val")
-        if before is None or after is None:
-            continue
-        if (before.shape, before.stride()) == (after.shape, after.stride()):
-            node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
+        before = node
+        while before.target in VIEWS and isinstance(before.args[0], fx.Node):
+            before = before.args[0]
+            # Of one memory, so that where these agree the elements do.
+            if _layout(before) is not None and _layout(before) == _layout(node):
+                node.replace_all_uses_with(before)
+                graph.graph.erase_node(node)
+                break
+    graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
 
 
-def _simpler() -> dict[Any, Any]:
-    """Softmax over a few classes: torch's kernels for it are slower than their parts on a CPU."""
-    aten = torch.ops.aten
-    return dict(get_decompositions([aten._log_softmax, aten._log_softmax_backward_data]))
+def _layout(node: fx.Node) -> tuple[Any, ...] | None:
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        return None
+    return value.shape, value.stride(), value.storage_offset()
 
 
 def _parameters(network: nn.Module) -> Any:

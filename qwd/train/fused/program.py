@@ -152,9 +152,9 @@ class Program:
             random = gradients.is_random(images, labels)
             if random and self.feed.spread:
                 raise SeedsApartError
+            gradients.record(images, labels)
             seeding.seed_everything(first.config.seed, 0)
             gradients.check(images, labels, probe.gradients)
-            gradients.record(images, labels)
             # Only the shapes count.
             at = torch.zeros(len(self.names), len(self.stack.blocks), len(self.sessions), 1)
             self.example = images, labels, at.to(self.stack.device, self.stack.dtype)
