@@ -22,7 +22,10 @@ from qwd.train.prepare import data_for
 
 MOST = 16
 """replicas that are measured; more of them cost no more each"""
-STEPS = 8
+STEPS, LEAST = 100, 3
+"""of each way, at most and at least"""
+ENOUGH = 1.0
+"""seconds of measurement after which no further step is taken"""
 FOREIGN = "the model is someone else's code"
 WORTH = 0.8
 """of the time alone, below which one program is chosen: what is measured is not exact"""
@@ -143,7 +146,6 @@ def measured(tasks: Sequence[Task], foreign: bool = True) -> Measured:
             first = Replica(config, data, device)
             if not foreign and not known(first.network):
                 return Measured(why=FOREIGN)
-            alone = _alone(first)
             sessions = [Replica(task.config, data, device) for task in tasks]
             try:
                 program = Program(sessions)
@@ -152,7 +154,7 @@ def measured(tasks: Sequence[Task], foreign: bool = True) -> Measured:
                 if len(same) == 1:
                     return Measured(why="random numbers in the model, one cell of each seed")
                 sessions, program = same, Program(same)
-            together = _together(program)
+            alone, together = _fastest(first, program)
     except NotCarriedError as error:
         return Measured(why=str(error))
     except Exception as error:  # of a model or data set that anyone may have written
@@ -161,25 +163,28 @@ def measured(tasks: Sequence[Task], foreign: bool = True) -> Measured:
     return Measured(alone=alone, together=together / len(sessions), steps=steps)
 
 
-def _alone(session: Replica) -> float:
+def _fastest(session: Replica, program: Program) -> tuple[float, float]:
+    """Seconds of the fastest step alone and together; they take turns, as others may compute too.
+
+    Every step of ``session`` has the same batch.
+    """
     session.model.train()
-    batches = (batch for epoch in range(STEPS + 1) for batch in session.batches(epoch))
-    taken = []
-    for _, (images, labels) in zip(range(STEPS + 1), batches, strict=False):
-        started = _now(session.device)
-        session.step(images, labels)
-        taken.append(_now(session.device) - started)
-    return min(taken)
-
-
-def _together(program: Program) -> float:
-    images, labels, at = program.example
-    taken = []
-    for _ in range(STEPS):
-        started = _now(images.device)
-        program.step(images, labels, at)
-        taken.append(_now(images.device) - started)
-    return min(taken)
+    batch = next(iter(session.batches(0)))
+    session.step(*batch)
+    alone, together = [], []
+    started = _now(session.device)
+    planned = session.config.epochs * session.steps_per_epoch
+    for number in range(max(1, min(STEPS, planned - 1))):  # a schedule may end with the training
+        begun = _now(session.device)
+        session.step(*batch)
+        between = _now(session.device)
+        program.step(*program.example)
+        ended = _now(session.device)
+        alone.append(between - begun)
+        together.append(ended - between)
+        if number + 1 >= LEAST and ended - started > ENOUGH:
+            break
+    return min(alone), min(together)
 
 
 def _now(device: torch.device) -> float:

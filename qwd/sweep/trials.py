@@ -25,10 +25,10 @@ from qwd.train.planning import planned_dose
 from qwd.train.prepare import data_for
 from qwd.train.session import Session
 
-WARM, MOST = 3, 20
+WARM, LEAST, MOST = 3, 20, 500
 """steps before the measurement, and in it"""
-ENOUGH = 2.0
-"""seconds of measurement after which no further step is taken"""
+SOON, ENOUGH = 0.5, 2.0
+"""seconds of measurement after which no further step is taken, where `LEAST` were and at all"""
 SAME_TIME = (*DECAY_SETTINGS, "seed", "from_", "lr", "epochs", "momentum", "bits")
 """Settings that do not change how long a step takes, or nearly so."""
 
@@ -146,7 +146,7 @@ def _measured(session: Session) -> tuple[float, float]:
         session.awareness.epoch_begins(0)
         taken = 0.0
         counted = 0
-        batches = (batch for epoch in range(WARM + MOST) for batch in session.batches(epoch))
+        batches = (batch for epoch in range(WARM + LEAST) for batch in session.batches(epoch))
         for number, (images, labels) in enumerate(batches, start=1 - WARM):
             started = time.perf_counter()
             session.step(images, labels)
@@ -154,7 +154,7 @@ def _measured(session: Session) -> tuple[float, float]:
                 torch.cuda.synchronize(device)
             if number > 0:
                 taken, counted = taken + time.perf_counter() - started, number
-            if number == MOST or taken > ENOUGH:
+            if number == MOST or taken > (SOON if number >= LEAST else ENOUGH):
                 break
         started = time.perf_counter()
         with session.awareness.resting():
