@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwd.errors import UsageError
-from qwd.report.asked import asked_schemes
 from qwd.sweep.cells import Cell, cells_of
 from qwd.sweep.design import Design
 from qwd.sweep.executor import Task
@@ -36,8 +35,7 @@ def open_sweep(
 
     ``out`` is the folder (default ``sweeps/<model>-<data>``). Raises UsageError where it exists
     and is not resumed, is no sweep and is, or has other settings, and for schemes and backends
-    that nothing can run. ``note`` hears what a user
-    should know.
+    that nothing can run. ``note`` hears what a user should know.
     """
     folder = Path(out) if out is not None else default_folder(begin(given))
     stored = None
@@ -52,8 +50,11 @@ def open_sweep(
         refuse_existing(folder)
         design = begin(given)
     cells = cells_of(design)
-    reporting = design.reporting
-    asked_schemes(reporting.scheme, reporting.backend, reporting.bits)
+    if design != stored:
+        from qwd.report.asked import asked_schemes  # imports torch, which a list of cells need not
+
+        reporting = design.reporting
+        asked_schemes(reporting.scheme, reporting.backend, reporting.bits)
     if design.placebo and (not design.arms or design != stored):
         from qwd.sweep.placebo import with_arms
 

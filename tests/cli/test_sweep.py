@@ -97,8 +97,8 @@ def test_a_dry_run_shows_cells_doses_and_time_and_writes_nothing(tmp_path: Path)
 
 
 def test_the_question_and_its_answer(tmp_path: Path) -> None:
-    args = ("sweep", *SMALL, "--wd", "0,1e-2", "--seeds", 2, "--epochs", 1)
-    args = (*args, "--executor", "processes")
+    base = ("sweep", *SMALL, "--wd", "0,1e-2", "--seeds", 2, "--executor", "processes")
+    args = (*base, "--epochs", 1)
     done = qwd(*args, "--name", "q", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     heard = done.stderr.splitlines()
@@ -114,7 +114,7 @@ def test_the_question_and_its_answer(tmp_path: Path) -> None:
     resumed = qwd(*args, "--name", "q", "--resume", cwd=tmp_path)
     assert resumed.stderr == "sweeps/q: 4 cells, 4 of them finished\n"
     assert resumed.stdout == done.stdout
-    other = qwd(*args, "--name", "q", "--resume", "--epochs", 2, cwd=tmp_path)
+    other = qwd(*base, "--name", "q", "--resume", "--epochs", 2, cwd=tmp_path)
     assert (other.returncode, "--epochs 2: the sweep in sweeps/q has 1" in other.stderr) == (
         2,
         True,
