@@ -62,10 +62,13 @@ class Subjects:
         """The subject at ``path``; InputError where there is none that can be read."""
         if is_run(path):
             return self._run(path)
-        if os.path.isdir(path) and not models_in(path):
-            raise InputError(
-                f"{path} is no run folder, and holds no checkpoint ({', '.join(ENDINGS)})"
+        if os.path.isdir(path) and (found := models_in(path)) != [path]:
+            inside = (
+                f"but holds others, as {found[0]}: name one"
+                if found
+                else f"and holds no checkpoint ({', '.join(ENDINGS)})"
             )
+            raise InputError(f"{path} is no run folder, {inside}")
         return self._checkpoint(path)
 
     def data_in_memory(self) -> Data | None:
