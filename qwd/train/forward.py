@@ -52,11 +52,11 @@ class Forward:
         """
         if (lacks := obstacle_to_compiling(images.device)) is not None:
             return lacks
-        model = copy.deepcopy(self.model).train()
-        given = images.to(memory_format=self.format)
         try:
             with quietly():
                 compiled = _compiler()
+                model = copy.deepcopy(self.model).train()
+                given = images.to(memory_format=self.format)
                 compiled(model, given, labels, self.amp)[1].backward()
         except Exception as error:  # of a compiler that is broken, or of a model of anyone's
             return reason(error)
