@@ -27,7 +27,7 @@ def test_wrong_use_is_exit_2_one_line_and_no_file(command: str, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("early", [pytest.param(True, marks=pytest.mark.long), False])
 def test_at_most_is_said_of_bounds_alone(early: bool, tmp_path: Path) -> None:
     settings = ("--epochs", 1, "--threads", 1, *(("--early-stop", 1) if early else ()))
     table = qwd("dose", "--images", 1000, *settings, cwd=tmp_path)
@@ -39,6 +39,7 @@ def test_at_most_is_said_of_bounds_alone(early: bool, tmp_path: Path) -> None:
     assert ("or more" in trained.stderr) is early
 
 
+@pytest.mark.long
 def test_both_doses_where_some_weights_are_corrected(tmp_path: Path) -> None:
     settings = ("--form", "decoupled", "--lr-corrected", "auto", "--epochs", 1, "--threads", 1)
     table = qwd("dose", "--images", 1000, *settings, cwd=tmp_path)

@@ -71,12 +71,15 @@ def test_an_existing_run_is_refused_and_a_finished_one_resumes_to_itself(runs: P
 
 @pytest.mark.parametrize(
     ("options", "stops"),
-    [((), (signal.SIGKILL, signal.SIGTERM)), (("--qat", "--bits", "4"), (signal.SIGKILL,))],
+    [
+        pytest.param((), (signal.SIGKILL, signal.SIGTERM), marks=pytest.mark.long),
+        (("--qat", "--bits", "4"), (signal.SIGKILL,)),
+    ],
 )
 def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, options: tuple[str, ...], stops: tuple[signal.Signals, ...]
 ) -> None:
-    args = ["train", "--wd", "1e-4", "--threads", "1", "--epochs", "25", *options]
+    args = ["train", "--wd", "1e-4", "--threads", "1", "--epochs", "15", *options]
     assert qwd(*args, "--out", "whole", cwd=tmp_path).returncode == 0
     for stop in stops:
         name = f"killed-{stop.name}"

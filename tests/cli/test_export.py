@@ -152,6 +152,7 @@ def test_a_pt2_file_is_checked_and_its_facts_are_inside(work: Path) -> None:
     assert len(json.loads(inside["scales"])) == 4
 
 
+@pytest.mark.long
 def test_an_export_is_repeated_over_its_own_file(work: Path) -> None:
     before = (work / ONNX).read_bytes()
     done = qwd("export", RUN, "--json", "-", cwd=work)
@@ -202,6 +203,7 @@ def test_a_file_that_breaks_the_reports_promise_is_not_written(work: Path) -> No
     assert not (work / "new").exists()
 
 
+@pytest.mark.long
 def test_a_benchmark_has_every_time_and_no_judgement(work: Path) -> None:
     args = ("--benchmark", "--repetitions", 3, "--batch-size", "1,4")
     done = qwd("export", RUN, *args, "--threads", 1, "--json", "-", cwd=work)

@@ -37,7 +37,11 @@ def data():
 
 @pytest.mark.parametrize(
     ("model", "layers"),
-    [("resnet20", 20), ("torchvision:resnet18", 21), ("torchvision:mobilenet_v2", 53)],
+    [
+        ("resnet20", 20),
+        ("torchvision:resnet18", 21),
+        pytest.param("torchvision:mobilenet_v2", 53, marks=pytest.mark.long),
+    ],
 )
 def test_training_and_report_on_real_images(
     cifar: Path, tmp_path: Path, model: str, layers: int

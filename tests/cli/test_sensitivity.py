@@ -108,7 +108,7 @@ def test_a_network_that_cannot_be_traced_is_a_warning(tmp_path: Path) -> None:
         (("--fix", "-1"), "--fix '-1': expected a finite number of at least 0 and at most 100"),
         (("--fix", "nan"), "--fix 'nan': expected a finite number"),
         (("--fix", "x"), "--fix 'x': expected a finite number"),
-        (("--sensitivity-n", "9"), "--sensitivity-n 9: belongs to --sensitivity"),
+        (("--sensitivity-n", "9"), "--sensitivity-n '9': belongs to --sensitivity"),
         (("--sensitivity", "--sensitivity-n", "0"), "--sensitivity-n '0': expected a whole number"),
         (("--fix",), "--fix"),
     ],

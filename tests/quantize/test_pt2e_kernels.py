@@ -15,7 +15,7 @@ DEFAULT = parse_scheme("pt2e-default")
 INDUCTOR = parse_scheme("symmetric-channel-w8-a8@pt2e:inductor")
 
 
-@pytest.mark.parametrize("model", ["small_cnn", "mobilenet"])
+@pytest.mark.parametrize("model", ["small_cnn", pytest.param("mobilenet", marks=pytest.mark.long)])
 def test_inductor_runs_integer_kernels(model: str) -> None:
     graph, lowered = (quantized(deployed(model), s, batches()) for s in (DEFAULT, INDUCTOR))
     layers = [m for m in deployed(model).modules() if isinstance(m, LAYERS)]
