@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qwd import layers, parsing
-from qwd.config import MACHINE_SETTINGS
+from qwd import parsing
 from qwd.errors import UsageError
 from qwd.export.formats import FORMATS, format_called, scheme_for
 from qwd.files import write_text
-from qwd.setting import checked, variable_name
-from qwd_cli.options import Command, given, setting_options
+from qwd.setting import checked
+from qwd_cli.options import Command, read_given, setting_options
 from qwd_cli.outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -76,11 +75,7 @@ def command(
         if value is not None and not benchmark:
             raise UsageError(f"{option} {value!r}: belongs to --benchmark")
     check_outputs({"--out": out, "--json": json_path}, [run])
-    variables = layers.environment_settings(os.environ)
-    # What a run is, its own folder says; variables decide where and on what it is evaluated.
-    counted = MACHINE_SETTINGS if os.path.isdir(run) else options
-    read = {name: value for name, value in variables.items() if name in counted}
-    chosen = layers.read_all(read, variable_name) | layers.read_all(given(options))
+    chosen = read_given(options, of_runs=os.path.isdir(run))
 
     import torch
 

@@ -5,6 +5,7 @@ for YAML files and variables.
 """
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import click
 
 from qwd import parsing
-from qwd.config import fields
+from qwd.config import MACHINE_SETTINGS, fields
 from qwd.errors import UsageError
-from qwd.layers import load_yaml
+from qwd.layers import environment_settings, load_yaml, merged, read_all
 from qwd.setting import checked, option_name, plain
 
 
@@ -92,3 +93,15 @@ def settings_in(config_file: str | None) -> dict[str, Any]:
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were typed: absent ones and empty repeatable ones left out."""
     return {name: value for name, value in options.items() if value not in (None, ())}
+
+
+def read_given(options: dict[str, Any], *, of_runs: bool) -> dict[str, Any]:
+    """The checked settings of options, over those of variables; UsageError.
+
+    Where they are ``of_runs``, whose own folders say what they are, variables decide only where
+    and on what those are evaluated.
+    """
+    counted = MACHINE_SETTINGS if of_runs else options
+    variables = environment_settings(os.environ)
+    read = {name: value for name, value in variables.items() if name in counted}
+    return merged(given(options), read, None, read_all)

@@ -9,14 +9,13 @@ from typing import Any
 
 import click
 
-from qwd import layers, parsing
-from qwd.config import MACHINE_SETTINGS
+from qwd import parsing
 from qwd.errors import InputError, QwdError, UsageError
 from qwd.files import write_text
 from qwd.registry import RENDERERS
-from qwd.setting import checked, variable_name
+from qwd.setting import checked
 from qwd.train.layout import REPORT, RUNS, is_finished, is_run
-from qwd_cli.options import Command, given, setting_options
+from qwd_cli.options import Command, read_given, setting_options
 from qwd_cli.outputs import check_outputs
 
 PAGES = ("md", "html")
@@ -113,12 +112,7 @@ def command(
     typed_targets = {name: options.pop(name) for name in RENDERERS.names()}
     targets = {name: path for name, path in typed_targets.items() if path is not None}
     check_outputs({f"--{name}": path for name, path in targets.items()}, paths)
-    variables = layers.environment_settings(os.environ)
-    # What a run is, its own folder says; variables decide where and on what it is evaluated.
-    runs = not paths or any(map(os.path.isdir, paths))
-    counted = MACHINE_SETTINGS if runs else options
-    read = {name: value for name, value in variables.items() if name in counted}
-    chosen = layers.read_all(read, variable_name) | layers.read_all(given(options))
+    chosen = read_given(options, of_runs=not paths or any(map(os.path.isdir, paths)))
     found = [Path(path) for path in paths] or _runs()
 
     # What is imported stays: to look through it for garbage takes a third of a second.

@@ -67,9 +67,7 @@ def models_in(folder: Path) -> list[Path]:
         if _is_model(folder):
             return [folder]
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        return [
-            p for p in inside if (_is_model(p) if _is_folder(p) else p.suffix.lower() in ENDINGS)
-        ]
+        return [path for path in inside if _is_checkpoint(path)]
 
 
 def _is_checkpoint(path: Path) -> bool:
