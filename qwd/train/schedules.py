@@ -198,7 +198,7 @@ class RateSchedule:
         self._scheduler: LRScheduler = build(
             optimizer, config, self._length - self._warmup, steps_per_epoch
         )
-        self._first = self._rates
+        self._first = self.rates
         self._warm_up()
 
     @property
@@ -224,7 +224,7 @@ class RateSchedule:
         scheduler = self._scheduler
         if not isinstance(scheduler, ReduceLROnPlateau) or self._taken < self._warmup:
             return False
-        floors = zip(self._rates, scheduler.min_lrs, strict=True)
+        floors = zip(self.rates, scheduler.min_lrs, strict=True)
         last_chance = scheduler.num_bad_epochs >= scheduler.patience
         ending = last_chance and all(rate <= floor for rate, floor in floors)
         lowest = scheduler.best
@@ -234,7 +234,7 @@ class RateSchedule:
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs, in plain types."""
         state = self._scheduler.state_dict()
-        return {"taken": self._taken, "rates": self._rates, "scheduler": state}
+        return {"taken": self._taken, "rates": self.rates, "scheduler": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a stored state; the optimizer's rates follow."""
@@ -243,7 +243,8 @@ class RateSchedule:
         self._set(state["rates"])
 
     @property
-    def _rates(self) -> list[float]:
+    def rates(self) -> list[float]:
+        """The rates of the next step, of all parameter groups."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def _set(self, rates: Sequence[float]) -> None:

@@ -23,7 +23,10 @@ def seed_everything(seed: int, epoch: int) -> torch.Generator:
     sees the same batches. Nothing needs to be saved: the same (seed, epoch) restores all of it.
     """
     streams = np.random.SeedSequence([seed, epoch + 1]).generate_state(3, dtype=np.uint32)
-    torch.manual_seed(int(streams[0]))
+    if torch.accelerator.is_available():
+        torch.manual_seed(int(streams[0]))
+    else:  # which notes a stack trace for each kind of device that may be found later
+        torch.default_generator.manual_seed(int(streams[0]))
     np.random.seed(streams[1])  # noqa: NPY002 - user data sets draw from the global generator
     random.seed(int(streams[1]))
     return torch.Generator().manual_seed(int(streams[2]))

@@ -1,5 +1,6 @@
 """One training run, from settings to a run folder: the readable loop."""
 
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from qwd import decay
 from qwd.config import TrainConfig
 from qwd.errors import DivergedError, InputError, UsageError, reason
 from qwd.files import sole_user
-from qwd.quantize.folding import fold_plan
+from qwd.quantize.folding import FoldPlan, fold_plan
 from qwd.quantize.statistics import mean_range
 from qwd.train import filing, layout, run, seeding
 from qwd.train.awareness import Awareness, trainable
@@ -123,7 +124,6 @@ class Session:
         """whether training ends here, early"""
         kind_of_crop = data.default_augment if config.augment == "auto" else config.augment
         self.augment = augmentation(kind_of_crop)
-        self.fold_plan = fold_plan(self.network)
         self.watch = Watch(self.network, self.optimizer, PENALTIES.get(config.form, "l2"))
 
     def plan(self, folder: Path) -> Plan:
@@ -149,6 +149,11 @@ class Session:
         if self.config.compile:
             why = self.forward.compile(*next(iter(self.batches(0))))
             self.notes += [uncompiled(why)] if why else []
+
+    @functools.cached_property
+    def fold_plan(self) -> FoldPlan:
+        """Which layers have a BatchNorm folded in."""
+        return fold_plan(self.network)
 
     @property
     def ended(self) -> bool:

@@ -17,6 +17,7 @@ from qwd.sweep.processes import Processes
 from qwd.sweep.together import train_together
 from qwd.sweep.trials import Estimate
 from qwd.sweep.work import compute
+from qwd.train.fused.compiling import COST, GAIN
 from qwd.train.fused.fitting import kind, obstacle
 from qwd.train.layout import CHECKPOINT, WEIGHTS
 from qwd.train.run import read_run
@@ -125,8 +126,8 @@ def test_the_estimate_is_of_what_each_process_is_given(
 
 def test_a_program_that_pays_to_compile_is_expected_to_be(tmp_path: Path) -> None:
     long = Measured(alone=0.01, together=0.005, steps=10_000)
-    assert long.compiled(10) == pytest.approx(0.55 * 0.005 + 15 / 100_000)
-    assert long.factor(10) == pytest.approx(0.275 + 0.015)
+    assert long.compiled(10) == pytest.approx(GAIN * 0.005 + COST / 100_000)
+    assert long.factor(10) == pytest.approx(GAIN / 2 + COST / 1000)
     assert Measured(alone=0.01, together=0.005, steps=10).factor(10) == 0.5
 
 

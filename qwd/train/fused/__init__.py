@@ -9,6 +9,7 @@ folder.
 `fitting`        which trainings can be one program, from their settings alone
 `stack`          parameters, buffers and optimizer state of all replicas, side by side
 `gradients`      loss and gradients of all replicas at once
+`recorded`       operations of a function, recorded once and replayed
 `updates`        the optimizers, with a rate and a coefficient for each replica
 `pace`           those rates and coefficients, step by step
 `feeding`        the batches, shared by the replicas of one seed

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from qwd.decay import Form
 from qwd.train.compiler import obstacle_to_compiling, quietly
 from qwd.train.fused.figures import WatchedStep
 from qwd.train.fused.gradients import Computed
@@ -17,10 +18,10 @@ from qwd.train.fused.updates import decay
 if TYPE_CHECKING:
     from qwd.train.fused.program import Program
 
-COST = 15.0
+COST = 30.0
 """seconds that compilation takes, about; with a warm cache less"""
-GAIN = 0.55
-"""what is left of the time of a step, about"""
+GAIN = 0.75
+"""what is left of the time of a step, about, of a small convolutional network"""
 TRIALS = 5
 
 
@@ -32,9 +33,19 @@ class Tensors(NamedTuple):
     buffers: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
     loss_sum: Tensor
-    """[R]"""
+    """of every place in a batch, [R, B]"""
     right_sum: Tensor
-    """int64 [R]"""
+    """int64 [R, B]"""
+
+
+class Part(NamedTuple):
+    """A parameter of all replicas, and the numbers of its step: [R, 1, ...] each."""
+
+    weights: Tensor
+    slots: dict[str, Tensor]
+    numbers: dict[str, Tensor]
+    forms: list[tuple[Form, Tensor]]
+    """that act on it, with their coefficients"""
 
 
 class Step:
@@ -44,8 +55,9 @@ class Step:
         self.program = program
         stack = program.stack
         rows = len(stack.sessions)
-        self.loss_sum = torch.zeros(rows, dtype=stack.dtype, device=stack.device)
-        self.right_sum = torch.zeros(rows, dtype=torch.int64, device=stack.device)
+        size = stack.sessions[0].batch_size
+        self.loss_sum = torch.zeros(rows, size, dtype=stack.dtype, device=stack.device)
+        self.right_sum = torch.zeros(rows, size, dtype=torch.int64, device=stack.device)
         self.compiled: Callable[..., Any] | None = None
         self.replayed: _Replayed | None = None
         forms = program.forms
@@ -57,6 +69,16 @@ class Step:
             )
             for block in stack.blocks
         ]
+        slots, buffers = tuple(stack.slots.values()), tuple(stack.buffers.values())
+        constants = tuple(stack.constants.values())
+        self.tensors = Tensors(
+            stack.weights, slots, buffers, constants, self.loss_sum, self.right_sum
+        )
+        self.at = torch.zeros(
+            len(program.names), len(stack.blocks), rows, 1, dtype=stack.dtype, device=stack.device
+        )
+        """the numbers of the step at hand"""
+        self.parts = self._parts(self.tensors, self.at)
 
     def epoch_begins(self) -> None:
         """Sum anew."""
@@ -69,16 +91,16 @@ class Step:
         if self.replayed is not None:
             self.replayed(images, labels, at)
         elif self.compiled is not None:
-            self.compiled(self._tensors(), images, labels, at)
+            self.compiled(self.tensors, images, labels, at)
         else:
-            self._taken(self._tensors(), self.program.gradients(images, labels), at)
+            self._at_hand(self.program.gradients(images, labels), at)
 
     @torch.no_grad()
     def watched(self, images: Tensor, labels: Tensor, at: Tensor, coefficients: Tensor) -> None:
         """The same, its figures for ``metrics.csv`` taken; ``coefficients`` [blocks, R]."""
         found = self.program.gradients(images, labels)
         figures = WatchedStep(self.program.stack, found.gradients, coefficients)
-        self._taken(self._tensors(), found, at)
+        self._at_hand(found, at)
         figures.taken()
 
     def compile(self, images: Tensor, labels: Tensor, at: Tensor) -> bool:
@@ -87,7 +109,7 @@ class Step:
             return False
         with quietly(), torch.no_grad():
             try:
-                made: Any = torch.compile(self._recorded(images, labels, at), dynamic=False)
+                made: Any = torch.compile(self._traced(images, labels, at), dynamic=False)
                 given = (self._copies(), images, labels, at)
                 made(*given)
                 before, after = _timed(self._plain, given), _timed(made, given)
@@ -101,46 +123,57 @@ class Step:
         if images.device.type != "cuda" or not self.program.records:
             return
         with quietly(), torch.no_grad(), contextlib.suppress(RuntimeError):
-            step = self.compiled or self._recorded(images, labels, at)
-            self.replayed = _Replayed(step, self._tensors(), self._copies(), (images, labels, at))
-
-    def _tensors(self) -> Tensors:
-        stack = self.program.stack
-        slots, buffers = tuple(stack.slots.values()), tuple(stack.buffers.values())
-        fixed = tuple(stack.constants.values())
-        return Tensors(stack.weights, slots, buffers, fixed, self.loss_sum, self.right_sum)
+            step = self.compiled or self._plain
+            self.replayed = _Replayed(step, self.tensors, self._copies(), (images, labels, at))
 
     def _copies(self) -> Tensors:
         """The same to try things on."""
-        return tree_map(torch.clone, self._tensors())
+        return tree_map(torch.clone, self.tensors)
 
-    def _recorded(self, images: Tensor, labels: Tensor, at: Tensor) -> Callable[..., Any]:
+    def _traced(self, images: Tensor, labels: Tensor, at: Tensor) -> Callable[..., Any]:
+        """The step as a function that reads nothing but its arguments."""
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        # A function: of a bound method torch would count `self` among the arguments.
-        made = make_fx(lambda t, x, y, a: self._plain(t, x, y, a))
-        return made(self._copies(), images, labels, at)
+        gradients = self.program.gradients
+
+        def step(tensors: Tensors, images: Tensor, labels: Tensor, at: Tensor) -> None:
+            constants, buffers = list(tensors.constants), list(tensors.buffers)
+            found = gradients.compute(tensors.weights, constants, buffers, images, labels)
+            self._taken(tensors, self._parts(tensors, at), gradients.computed(found))
+
+        return make_fx(step)(self._copies(), images, labels, at)
 
     def _plain(self, tensors: Tensors, images: Tensor, labels: Tensor, at: Tensor) -> None:
-        compute, buffers = self.program.gradients.compute, list(tensors.buffers)
-        found = compute(tensors.weights, list(tensors.constants), buffers, images, labels)
-        self._taken(tensors, Computed(*found), at)
+        found = self.program.gradients(images, labels)
+        self._taken(tensors, self._parts(tensors, at), found)
 
-    def _taken(self, tensors: Tensors, found: Computed, at: Tensor) -> None:
-        """Sums, buffers, decay forms and optimizer, block by block, in place."""
+    def _parts(self, tensors: Tensors, at: Tensor) -> list[Part]:
+        """``at`` holds the numbers of a step, [numbers, blocks, R, 1]."""
+        program, stack, found = self.program, self.program.stack, []
+        for name, place in stack.block_of.items():
+            weights = stack.part(tensors.weights, name)
+            row = (-1, *[1] * (weights.dim() - 1))
+            numbers = {n: at[i, place].view(row) for i, n in enumerate(program.names)}
+            pairs = zip(program.stack.slots, tensors.slots, strict=True)
+            slots = {slot: stack.part(matrix, name) for slot, matrix in pairs}
+            forms = [(form, numbers[f"wd{f}"]) for f, form in enumerate(program.forms)]
+            found.append(Part(weights, slots, numbers, forms if self.decayed[place] else []))
+        return found
+
+    def _at_hand(self, found: Computed, at: Tensor) -> None:
+        self.at.copy_(at)
+        self._taken(self.tensors, self.parts, found)
+
+    def _taken(self, tensors: Tensors, parts: list[Part], found: Computed) -> None:
+        """Sums, buffers, decay forms and optimizer, in place."""
         tensors.loss_sum.add_(found.losses)
         tensors.right_sum.add_(found.right)
         for buffer, value in zip(tensors.buffers, found.buffers, strict=True):
             buffer.copy_(value)
-        program = self.program
-        names = program.names
-        for place, block in enumerate(program.stack.blocks):
-            w, g = block.of(tensors.weights), block.of(found.gradients)
-            numbers = {name: at[i, place] for i, name in enumerate(names)}
-            for f, form in enumerate(program.forms if self.decayed[place] else ()):
-                decay(form, w, g, numbers[f"wd{f}"], numbers["rate"])
-            own = zip(program.stack.slots, tensors.slots, strict=True)
-            program.update.apply(w, g, {name: block.of(slot) for name, slot in own}, numbers)
+        for part, gradient in zip(parts, found.gradients, strict=True):
+            for form, wd in part.forms:
+                decay(form, part.weights, gradient, wd, part.numbers["rate"])
+            self.program.update.apply(part.weights, gradient, part.slots, part.numbers)
 
 
 class _Replayed:

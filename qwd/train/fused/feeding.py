@@ -34,14 +34,11 @@ class Feed:
         first = next(iter(self.leaders.values()))
         size, steps = first.batch_size, first.steps_per_epoch
         orders = torch.stack([s.order(number)[0][: steps * size] for s in self.leaders.values()])
-        places = orders.view(len(orders), steps, size).to(self.device)
-        labels_of = labels[places]
-        for step in range(steps):
-            rows, y = places[:, step], labels_of[:, step]
-            if self.spread:
-                yield images[rows[self.seed_of]], y[self.seed_of]
-            else:
-                yield images[rows[0]], y[0]
+        places = orders.view(len(orders), steps, size).to(self.device).transpose(0, 1)
+        places = places[:, self.seed_of] if self.spread else places[:, 0]
+        for rows, labels_of in zip(places.contiguous(), labels[places], strict=True):
+            batch = images.index_select(0, rows.flatten())
+            yield batch.view(*rows.shape, *images.shape[1:]), labels_of
 
     def _read(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         for batches in zip(*(s.batches(number) for s in self.leaders.values()), strict=True):

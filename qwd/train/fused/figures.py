@@ -40,14 +40,15 @@ class Replica(Session):
 class WatchedStep:
     """The figures of one step: made before it, ``taken`` after it."""
 
-    def __init__(self, stack: Stack, gradients: Tensor, coefficients: Tensor):
-        """``gradients`` [R, N] of the data loss; ``coefficients`` [blocks, R] of the step."""
+    def __init__(self, stack: Stack, gradients: list[Tensor], coefficients: Tensor):
+        """``gradients`` of the data loss, [R, ...] each; ``coefficients`` [blocks, R]."""
         self.stack = stack
         self.dtype = arithmetic_dtype(stack.dtype)
         self.before = stack.weights.to(self.dtype, copy=True)
         self.coefficients = coefficients.to(self.dtype)
         self.gradients = {
-            name: _norms(stack.part(gradients, name).to(self.dtype)) for name in stack.places
+            name: _norms(gradient.to(self.dtype))
+            for name, gradient in zip(stack.places, gradients, strict=True)
         }
 
     def taken(self) -> None:

@@ -5,15 +5,17 @@ once and replayed without the cost of vmap. A module of someone else's may not, 
 each time.
 """
 
-from collections.abc import Callable
+import contextlib
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
 
 from qwd.errors import reason
 from qwd.train.forward import loss
+from qwd.train.fused.recorded import Recorded
 from qwd.train.fused.stack import NotCarriedError, Stack
 from qwd.train.models.known import known
 from qwd.train.session import Session
@@ -21,25 +23,16 @@ from qwd.train.session import Session
 AGREEMENT = {torch.float64: 1e-9, torch.float32: 1e-3}
 """how far gradients may be from those of a single network, relative to their norm"""
 
-ATEN = torch.ops.aten
-VIEWS = (
-    ATEN.view.default,
-    ATEN._unsafe_view.default,
-    ATEN.expand.default,
-    ATEN.transpose.int,
-    ATEN.detach.default,
-)
-
 
 class Computed(NamedTuple):
     """What a batch gives each replica."""
 
-    gradients: Tensor
-    """[R, N]"""
+    gradients: list[Tensor]
+    """of the stack's parameters, [R, ...] each"""
     losses: Tensor
-    """[R]"""
+    """of each image, [R, B]"""
     right: Tensor
-    """int64 [R], images classified rightly"""
+    """bool [R, B]: images classified rightly"""
     buffers: list[Tensor]
     """new values, [R, ...] each"""
 
@@ -86,42 +79,32 @@ class Gradients:
         self.spread = spread
         self.session = stack.sessions[0]
         self.names = list(stack.places)
-        self.compute: Callable[..., Any] = self._replicas
-        self.recorded = False
+        self.recorded: Recorded | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Computed:
         """``images`` [R, B, ...] or [B, ...] and ``labels`` likewise."""
         with torch.no_grad():
-            return Computed(*self.compute(*self.inputs(images, labels)))
+            if self.recorded is not None:
+                return self.computed(self.recorded(images, labels))
+            return self.computed(self.compute(*self._standing(), images, labels))
 
-    def inputs(self, images: Tensor, labels: Tensor) -> tuple[Any, ...]:
-        """What `compute` takes."""
-        stack = self.stack
-        constants, buffers = list(stack.constants.values()), list(stack.buffers.values())
-        return stack.weights, constants, buffers, images, labels
+    def computed(self, found: list[Tensor]) -> Computed:
+        """What `compute` gives, by name."""
+        n = len(self.names)
+        return Computed(found[:n], found[n], found[n + 1], found[n + 2 :])
 
     def record(self, images: Tensor, labels: Tensor) -> None:
         """Replay the operations of this call from now on, where that is the same."""
-        if not known(self.session.network):
-            return
-        from torch.fx.experimental.proxy_tensor import make_fx
-
-        try:
-            with torch.no_grad():
-                # A function: of a bound method torch would count `self` among the arguments.
-                made: Any = make_fx(lambda w, c, b, x, y: self._replicas(w, c, b, x, y))(
-                    *self.inputs(images, labels)
-                )
-                self.compute = without_idle(made)
-                self.recorded = True
-        except Exception:  # what cannot be recorded is run
-            self.compute = self._replicas
+        if known(self.session.network):
+            # What cannot be recorded is run.
+            with torch.no_grad(), contextlib.suppress(Exception):
+                self.recorded = Recorded(self.compute, self._standing(), (images, labels))
 
     def is_random(self, images: Tensor, labels: Tensor) -> bool:
         """Whether the model draws random numbers; NotCarriedError where vmap fails."""
         try:
             with torch.no_grad():
-                self._mapped("error", *self.inputs(images, labels))
+                self._mapped("error", *self._standing(), images, labels)
         except RuntimeError as error:
             if "randomness" in str(error):
                 return True
@@ -135,21 +118,20 @@ class Gradients:
         found = self(images, labels).gradients
         limit = AGREEMENT.get(self.stack.dtype, 1e-2)
         apart = norm = 0.0
-        for name, right in expected.items():
-            apart += float((self.stack.part(found, name)[0] - right).double().square().sum())
+        for name, replicas in zip(self.names, found, strict=True):
+            right = expected[name]
+            apart += float((replicas[0] - right).double().square().sum())
             norm += float(right.double().square().sum())
         if not apart <= limit**2 * norm:
             raise NotCarriedError("its gradients under vmap are not those of the model alone")
 
-    def _replicas(
-        self,
-        weights: Tensor,
-        constants: list[Tensor],
-        buffers: list[Tensor],
-        images: Tensor,
-        labels: Tensor,
-    ) -> Any:
-        return self._mapped("same", weights, constants, buffers, images, labels)
+    def compute(self, *given: Any) -> list[Tensor]:
+        """What a batch gives, as a function of the stack's weights, constants and buffers too."""
+        return self._mapped("same", *given)
+
+    def _standing(self) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        stack = self.stack
+        return stack.weights, list(stack.constants.values()), list(stack.buffers.values())
 
     def _mapped(
         self,
@@ -159,7 +141,7 @@ class Gradients:
         buffers: list[Tensor],
         images: Tensor,
         labels: Tensor,
-    ) -> Any:
+    ) -> list[Tensor]:
         stack, network = self.stack, self.session.network
         network.train()
 
@@ -172,49 +154,41 @@ class Gradients:
             state |= dict(zip(stack.constants, fixed, strict=True))
             state |= dict(zip(stack.buffers, after, strict=True))
             outputs = functional_call(network, state, (x,))
-            found = plain_loss(outputs, y)
-            return found, (found.detach(), (outputs.detach().argmax(dim=1) == y).sum(), after)
+            losses = cross_entropies(outputs, y)
+            return losses.mean(), (losses.detach(), outputs.detach().argmax(dim=1) == y, after)
 
         each = 0 if self.spread else None
         parts = [stack.part(weights, name) for name in self.names]
         found, (losses, right, after) = vmap(
             grad(loss_of, has_aux=True), in_dims=(0, 0, 0, each, each), randomness=randomness
         )(parts, constants, buffers, images, labels)
-        return torch.cat([g.flatten(1) for g in found], dim=1), losses, right, after
+        known = [weights, *constants, *buffers, images, labels]
+        return [*_own(found, known), losses, right, *after]
 
 
-def plain_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    """`qwd.train.forward.loss` in half as many operations: no label is to be ignored.
+def cross_entropies(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Of outputs [B, classes], [B]; `qwd.train.forward.loss` is their mean.
 
-    log sum exp z - z_label for z = outputs less their largest, [B, classes]; mean over the batch.
+    Classes go first: over a short last dimension a CPU takes ten times as long for a softmax.
     """
-    z = outputs - outputs.amax(dim=1, keepdim=True).detach()
+    logs = F.log_softmax(outputs.t().contiguous(), dim=0)
     # No gather, whose gradient a GPU adds up in any order.
-    chosen = labels.unsqueeze(1) == torch.arange(z.shape[1], device=z.device)
-    return (z.exp().sum(dim=1).log() - torch.where(chosen, z, 0.0).sum(dim=1)).mean()
+    chosen = torch.arange(len(logs), device=logs.device).unsqueeze(1) == labels
+    return -(logs * chosen.to(logs.dtype)).sum(dim=0)
 
 
-def without_idle(graph: fx.GraphModule) -> fx.GraphModule:
-    """The same without views of what is there: vmap leaves many, and each takes its time."""
-    for node in list(graph.graph.nodes):
-        before = node
-        while before.target in VIEWS and isinstance(before.args[0], fx.Node):
-            before = before.args[0]
-            # Of one memory, so that where these agree the elements do.
-            if _layout(before) is not None and _layout(before) == _layout(node):
-                node.replace_all_uses_with(before)
-                graph.graph.erase_node(node)
-                break
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return graph
-
-
-def _layout(node: fx.Node) -> tuple[Any, ...] | None:
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor):
-        return None
-    return value.shape, value.stride(), value.storage_offset()
+def _own(tensors: list[Tensor], others: list[Tensor]) -> list[Tensor]:
+    """The same, each in memory of its own, that it may be changed in place."""
+    taken = {other.untyped_storage()._cdata for other in others}
+    found = []
+    for tensor in tensors:
+        place = tensor.untyped_storage()._cdata
+        strides = zip(tensor.shape, tensor.stride(), strict=True)
+        repeated = any(size > 1 and stride == 0 for size, stride in strides)
+        alone = place not in taken and not repeated
+        found.append(tensor if alone else tensor.clone(memory_format=torch.contiguous_format))
+        taken.add(place)
+    return found
 
 
 def _parameters(network: nn.Module) -> Any:

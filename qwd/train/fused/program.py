@@ -95,9 +95,8 @@ class Program:
                 self.step(images, labels, numbers[t])
             else:
                 self.step.watched(images, labels, numbers[t], coefficients[t])
-        losses = (self.step.loss_sum / steps).tolist()
-        seen = steps * first.batch_size
-        right = (self.step.right_sum.double() / seen).tolist()
+        losses = (self.step.loss_sum.mean(dim=1) / steps).tolist()
+        right = (self.step.right_sum.double().mean(dim=1) / steps).tolist()
         self.seconds = time.perf_counter() - started
         validation = figures.validation(self.stack)
         ranges = figures.folded_ranges(self.stack)
@@ -158,7 +157,7 @@ class Program:
             # Only the shapes count.
             at = torch.zeros(len(self.names), len(self.stack.blocks), len(self.sessions), 1)
             self.example = images, labels, at.to(self.stack.device, self.stack.dtype)
-            self.records = gradients.recorded and not random
+            self.records = gradients.recorded is not None and not random
             self.step.capture(*self.example)
 
 

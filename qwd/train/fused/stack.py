@@ -62,12 +62,15 @@ class Stack:
         self.places: dict[str, slice] = {}
         self.shapes = {name: tuple(parameters[0][name].shape) for name in trained}
         self.blocks: list[Block] = []
+        self.block_of: dict[str, int] = {}
+        """of a parameter, the index of its block"""
         end = 0
         for groups, names in by_groups.items():
             start = end
             for name in names:
                 self.places[name] = slice(end, end + parameters[0][name].numel())
                 end = self.places[name].stop
+                self.block_of[name] = len(self.blocks)
             self.blocks.append(Block(start, end, groups))
         self.weights = self._matrix(end)
         self.slots = {slot: self._matrix(end) for slot in slots}

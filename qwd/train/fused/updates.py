@@ -1,8 +1,8 @@
 """The optimizers of `torch.optim`, with a rate and a coefficient for each replica.
 
-An update changes a block of columns [R, n] in place. Numbers that differ between replicas are
-vectors [R, 1] in the dtype of the weights; those that follow from the step (rates, bias
-corrections) are worked out in float64 on the host and rounded once.
+An update changes a parameter [R, ...] in place. Numbers that differ between replicas are [R, 1,
+...] in the dtype of the weights; those that follow from the step (rates, bias corrections) are
+worked out in float64 on the host and rounded once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from qwd.decay import Form
+from qwd.decay.forms import l2
 
 Array = np.ndarray
 Numbers = Mapping[str, Tensor]
@@ -54,12 +55,14 @@ def update_of(optimizer: torch.optim.Optimizer) -> Update:
 
 
 def decay(form: Form, weights: Tensor, gradients: Tensor, wd: Any, lr: Any) -> None:
-    """What the form does before a step, in place, by its own formula; ``wd`` and ``lr`` [R, 1].
+    """What the form does before a step, in place, by its own formula; ``wd``, ``lr`` [R, 1, ...].
 
     The formula is proved by the audit of every session to be what the form does. Forms that act
     after the step are not carried.
     """
-    if form.gradient is not None:
+    if form is l2:
+        gradients.addcmul_(weights, wd)
+    elif form.gradient is not None:
         gradients.add_(form.reference(weights, wd, lr))
     elif form.before is not None:
         weights.copy_(form.reference(weights, wd, lr))
@@ -82,13 +85,13 @@ def _plain(w: Tensor, g: Tensor, slots: Mapping[str, Tensor], at: Numbers) -> No
 def _momentum(w: Tensor, g: Tensor, slots: Mapping[str, Tensor], at: Numbers) -> None:
     # A buffer of zeros before the first step gives what torch starts with, the gradient itself.
     buffer = slots["momentum_buffer"]
-    buffer.mul_(at["momentum"]).add_(g)
+    torch.addcmul(g, buffer, at["momentum"], out=buffer)
     w.addcmul_(buffer, at["lr"], value=-1)
 
 
 def _nesterov(w: Tensor, g: Tensor, slots: Mapping[str, Tensor], at: Numbers) -> None:
     buffer = slots["momentum_buffer"]
-    buffer.mul_(at["momentum"]).add_(g)
+    torch.addcmul(g, buffer, at["momentum"], out=buffer)
     w.addcmul_(g.addcmul_(buffer, at["momentum"]), at["lr"], value=-1)
 
 

@@ -72,6 +72,26 @@ def partly(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
     return Double(Partly(in_channels * image_size**2, num_classes))
 
 
+class Alike(nn.Module):
+    """Two biases have one gradient, a third has one number for all its elements, another scales."""
+
+    def __init__(self, wide: int, classes: int):
+        super().__init__()
+        self.linear = nn.Linear(wide, classes, bias=False)
+        self.one = nn.Parameter(torch.linspace(-1, 1, classes))
+        self.other = nn.Parameter(torch.linspace(0, 2, classes))
+        self.level = nn.Parameter(torch.ones(3))
+        self.gain = nn.Parameter(torch.ones(classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x.flatten(1)) * self.gain
+        return y + (self.one + self.other) + self.level.sum() * torch.arange(y.shape[1])
+
+
+def alike(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+    return Double(Alike(in_channels * image_size**2, num_classes))
+
+
 class Deciding(nn.Module):
     """Looks at its numbers to decide what to do, which no vmap can carry."""
 

@@ -9,7 +9,7 @@ import torch
 from qwd.errors import DivergedError
 from qwd.train import seeding
 from qwd.train.compiler import obstacle_to_compiling
-from qwd.train.fused import compiling, program
+from qwd.train.fused import compiling, gradients, program
 from qwd.train.fused.program import NotCarriedError, Program, SeedsApartError
 from qwd.train.session import Session
 from tests.train.fused.networks import CPU, HERE, apart, made, trained_alone
@@ -49,16 +49,26 @@ def trained(base: dict[str, Any], changes: list[dict[str, Any]]) -> tuple[list[A
         ({"model": f"{HERE}:perceptron", "augment": "crop-flip", "depth_lr": 0.5}, SEEDS),
         ({"model": f"{HERE}:perceptron", "form": "decoupled", "lr_corrected": "weight"}, SEEDS),
         ({"model": f"{HERE}:partly"}, SEEDS),
+        ({"model": f"{HERE}:alike", "decay_bias": True, "lr": 0.01}, [*SEEDS, *FORMS[2:4]]),
         ({"model": f"{HERE}:with_dropout"}, SEEDS[::2]),
     ],
     ids=lambda value: str(value)[:60],
 )
 def test_weights_are_those_of_ordinary_training(
-    settings: dict[str, Any], changes: list[dict[str, Any]]
+    settings: dict[str, Any], changes: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As the operations of torch's own modules are.
+    monkeypatch.setattr(gradients, "known", lambda network: True)
     for one, other in zip(*trained({"epochs": 3, **settings}, changes), strict=True):
         # Adam and RMSprop divide by gradients near zero, which enlarges their last digits.
         assert apart(other, one) < (1e-9 if "optimizer" in settings else 1e-12)
+
+
+@pytest.mark.parametrize("model", ["cnn", "alike", "with_dropout"])
+def test_what_is_not_recorded_gives_the_same_weights(model: str) -> None:
+    settings = {"epochs": 2, "model": f"{HERE}:{model}", "decay_bias": True, "lr": 0.01}
+    for one, other in zip(*trained(settings, SEEDS[::2]), strict=True):
+        assert apart(other, one) < 1e-12
 
 
 def test_figures_are_those_of_ordinary_training() -> None:

@@ -1,0 +1,63 @@
+"""Recorded operations give, call after call, what the function gives."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from qwd.train.fused.recorded import Recorded
+
+
+def of_views(w: Tensor, x: Tensor) -> list[Tensor]:
+    return [x.view(2, 3) @ w[:, 1:].reshape(2, 3).t() * 1]
+
+
+def of_constants(w: Tensor, x: Tensor) -> list[Tensor]:
+    return [w.sum() * torch.arange(3) + torch.ones_like(x).sum()]
+
+
+def of_changed_constants(w: Tensor, x: Tensor) -> list[Tensor]:
+    counts = torch.zeros(2, 3)
+    counts.view(-1).add_(x)
+    return [counts + w[:, :3]]
+
+
+def constant(w: Tensor, x: Tensor) -> list[Tensor]:
+    return [torch.zeros(3) + 1, x + w[0, 0]]
+
+
+def of_integers(w: Tensor, x: Tensor) -> list[Tensor]:
+    return [(w > 0).long() * 1.0, (w > 0).long() * 1, x]
+
+
+def a_view(w: Tensor, x: Tensor) -> list[Tensor]:
+    return [w[0], x]
+
+
+@pytest.mark.parametrize(
+    "function", [of_views, of_constants, of_changed_constants, constant, of_integers, a_view]
+)
+def test_it_gives_what_the_function_gives(function: Callable[..., list[Tensor]]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    w, x = torch.randn(2, 4, generator=generator), torch.randn(6, generator=generator)
+    recorded = Recorded(function, [w], [x])
+    for _ in range(3):
+        w.normal_(generator=generator)
+        x = torch.randn(6, generator=generator)
+        for found, expected in zip(recorded(x), function(w, x), strict=True):
+            assert found.dtype == expected.dtype
+            assert torch.equal(found, expected)
+            found += 1  # which is the caller's
+
+
+def test_random_numbers_are_drawn_anew() -> None:
+    w = torch.zeros(3)
+    recorded = Recorded(lambda w, x: [torch.rand(3) + w + x], [w], [torch.zeros(3)])
+    assert not torch.equal(recorded(w)[0], recorded(w)[0])
+
+
+def test_what_stays_is_worked_out_once() -> None:
+    recorded = Recorded(of_constants, [torch.zeros(2, 4)], [torch.zeros(6)])
+    done = [str(node.target) for node in recorded.graph.graph.nodes if node.op == "call_function"]
+    assert sorted(done) == ["aten.add.Tensor", "aten.mul.Tensor", "aten.sum.default"]
