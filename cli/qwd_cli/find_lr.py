@@ -81,6 +81,8 @@ def command(
             steps=n,
             on_step=stepped,
         )
+    for note in test.notes:
+        click.echo(note, err=True)
     plot(test, plot_path)
     click.echo(f"plotted in {plot_path}", err=True)
     if deliver(test, json_path, csv_path):

@@ -184,18 +184,21 @@ def cross_validate(
                 )
                 cell_config = replace(config, wd=wd, seed=config.seed + fold - 1)
                 inputs = replace(data, train=train, validation=validation)
-                cells.append(_cell(cell_config, inputs, device, fold))
+                cells.append(_cell(cell_config, inputs, device, fold, notes))
                 if on_cell:
                     on_cell(cells[-1])
             dose = planned_dose(replace(config, wd=wd), len(parts[0][0]))
             arms.append(Arm(wd, dose, tuple(cells)))
     best, chosen = choose(arms, metric)
-    return CrossValidation(config, folds, metric, tuple(arms), best, chosen, tuple(notes))
+    said = tuple(dict.fromkeys(notes))
+    return CrossValidation(config, folds, metric, tuple(arms), best, chosen, said)
 
 
-def _cell(config: TrainConfig, data: Data, device: torch.device, fold: int) -> Cell:
+def _cell(
+    config: TrainConfig, data: Data, device: torch.device, fold: int, notes: list[str]
+) -> Cell:
     session = Session(config, data, device)
-    session.compile()
+    notes += session.compile()
     try:
         while not session.ended:
             session.run_epoch(len(session.history), Watcher())

@@ -52,6 +52,7 @@ class RangeTest:
     """the rate at which the smoothed loss is lowest"""
     steepest: float
     """the rate at which the smoothed loss falls fastest, per unit of log rate"""
+    notes: tuple[str, ...]
 
     @property
     def tenth(self) -> float:
@@ -79,6 +80,7 @@ class RangeTest:
             "lowest": self.lowest,
             "steepest": self.steepest,
             "stopped": self.stopped,
+            "notes": self.notes,
             "config": self.config.to_dict(),
             "points": [vars(point) for point in self.points],
         }
@@ -119,6 +121,7 @@ def range_test(
     stopped = None
     with seeding.reproducible(device, config.threads), enough_memory(config, device):
         session = Session(_steady(config), data, device)
+        notes = session.compile()
         smoothing = Smoothing()
         for rate, loss in zip(rates, _losses(session, rates), strict=False):
             if not math.isfinite(loss):
@@ -140,7 +143,7 @@ def range_test(
             f"no rate from {first:g} to {points[-1].lr:.3g} lowered the loss "
             f"({points[0].loss:.4g} at first); try a lower --from, a higher --to or more --steps"
         )
-    return RangeTest(config, tuple(points), stopped, *read)
+    return RangeTest(config, tuple(points), stopped, *read, tuple(notes))
 
 
 class Smoothing:

@@ -144,11 +144,12 @@ class Session:
             notes=(*self.notes, *self.data.notes, *self._batch_note(), *self.audit.warnings),
         )
 
-    def compile(self) -> None:
-        """Compile the step where that is asked for; a note says why where it cannot be done."""
-        if self.config.compile:
-            why = self.forward.compile(*next(iter(self.batches(0))))
-            self.notes += [uncompiled(why)] if why else []
+    def compile(self) -> list[str]:
+        """Compile the step where that is asked for; the notes say why where it cannot be done."""
+        why = self.forward.compile(*next(iter(self.batches(0)))) if self.config.compile else None
+        notes = [uncompiled(why)] if why else []
+        self.notes += notes
+        return notes
 
     @functools.cached_property
     def fold_plan(self) -> FoldPlan:

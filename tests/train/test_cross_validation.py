@@ -167,3 +167,10 @@ def test_small_classes_make_a_note_and_no_warning() -> None:
     assert notes == [
         "1 classes have fewer training images than the 5 folds, and are missing from some"
     ]
+
+
+def test_a_step_that_cannot_be_compiled_is_said_once(monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    (note,) = cross_validate(replace(CONFIG, compile=True), [1e-4, 1e-3], folds=2).notes
+    assert "no C++ compiler" in note

@@ -240,3 +240,11 @@ def test_a_fall_after_the_lowest_loss_does_not_count() -> None:
     assert read is not None
     assert read[0] == rates[99]
     assert read[1] <= rates[99]
+
+
+def test_a_step_that_cannot_be_compiled_is_said(monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    test = range_test(replace(CONFIG, compile=True), steps=60)
+    (note,) = json.loads(test.to_json())["notes"]
+    assert "no C++ compiler" in note
