@@ -1,11 +1,13 @@
 """Means over runs, with their spread or their 95 % interval."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from qwd.report.figures import Interval, Spread
+from qwd.report.figures import Interval, ModelReport, Spread
+
+FLOAT32 = 2.0**-23
+"""relative distance of neighbouring weights"""
 
 
 def spread(values: Sequence[float]) -> Spread | None:
@@ -16,14 +18,19 @@ def spread(values: Sequence[float]) -> Spread | None:
     return Spread(mean=float(np.mean(values)), std=std)
 
 
-def interval(changes: Sequence[float]) -> Interval | None:
-    """Mean of paired changes with its 95 % t interval; None without any, no bounds for one."""
+def one_image(models: Sequence[ModelReport]) -> float:
+    """The smallest change that an accuracy of these models shows: an image of the fewest."""
+    return 1 / max(min((model.data.n for model in models if model.data), default=1), 1)
+
+
+def interval(changes: Sequence[float], resolution: float = 0.0) -> Interval | None:
+    """`qwd.report.verdict.paired.interval`; None without any changes."""
     if not changes:
         return None
-    mean, n = float(np.mean(changes)), len(changes)
-    if n < 2:
-        return Interval(mean=mean, low=None, high=None, pairs=n)
-    from scipy.special import stdtrit  # slow to load, and most reports pair nothing
+    if len(changes) < 2:
+        return Interval(mean=float(changes[0]), low=None, high=None, pairs=1)
+    # Loads scipy, which takes long, and most reports pair nothing.
+    from qwd.report.verdict.paired import interval as paired_interval
 
-    half = float(np.std(changes, ddof=1)) / math.sqrt(n) * float(stdtrit(n - 1, 0.975))
-    return Interval(mean=mean, low=mean - half, high=mean + half, pairs=n)
+    found = paired_interval(changes, resolution)
+    return Interval(mean=found.mean, low=found.low, high=found.high, pairs=len(changes))

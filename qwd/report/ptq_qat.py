@@ -6,7 +6,7 @@ from typing import Any
 
 from qwd.config import COURSE_SETTINGS, MACHINE_SETTINGS, QUANTIZATION_SETTINGS
 from qwd.report.figures import Interval, ModelReport, QuantizedRow, SchemeResult
-from qwd.report.intervals import interval, spread
+from qwd.report.intervals import interval, one_image, spread
 
 Settings = tuple[tuple[str, str], ...]
 Key = tuple[Settings, str, int]
@@ -52,7 +52,7 @@ def quantized_rows(models: Sequence[ModelReport]) -> tuple[QuantizedRow, ...]:
             float_accuracy=spread(floats.get(key[0], [])),
             post_training=spread([x for found in after.get(key, {}).values() for x in found]),
             qat=spread([x for found in aware.get(key, {}).values() for x in found]),
-            gain_pp=_gain(after.get(key, {}), aware.get(key, {})),
+            gain_pp=_gain(after.get(key, {}), aware.get(key, {}), 100 * one_image(known)),
         )
         for key in keys
     ]
@@ -116,7 +116,7 @@ def _static(model: ModelReport, *, qat: bool) -> list[tuple[str, int, SchemeResu
     return [(*key, result) for key, result in found.items()]
 
 
-def _gain(after: BySeed, aware: BySeed) -> Interval | None:
+def _gain(after: BySeed, aware: BySeed, step_pp: float) -> Interval | None:
     """What quantization-aware training gains over post-training quantization, in pp."""
     seeds = [s for s in after if s in aware and len(after[s]) == len(aware[s]) == 1]
-    return interval([100 * (aware[seed][0] - after[seed][0]) for seed in seeds])
+    return interval([100 * (aware[seed][0] - after[seed][0]) for seed in seeds], step_pp)

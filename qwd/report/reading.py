@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from qwd.decay.dose import VISIBLE
 from qwd.report.figures import Group, Interval, ModelReport
-from qwd.report.intervals import interval
+from qwd.report.intervals import FLOAT32, interval, one_image
 
 NOTICEABLE = 0.01
 """Relative changes below 1 % are not called smaller or larger where no interval exists."""
@@ -79,7 +79,11 @@ def change(pairs: Pairs, metric: str, *, relative: bool) -> Interval | None:
     values = [(getattr(b.summary, metric), getattr(h.summary, metric)) for b, h in pairs]
     if not values or any(x is None or y is None or (relative and not x) for x, y in values):
         return None
-    return interval([y / x - 1 if relative else y - x for x, y in values])
+    if relative:
+        return interval([y / x - 1 for x, y in values], FLOAT32)
+    return interval(
+        [y - x for x, y in values], one_image([model for pair in pairs for model in pair])
+    )
 
 
 def _relative(found: Interval) -> str:

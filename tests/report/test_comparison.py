@@ -112,8 +112,18 @@ def test_an_agreement_is_said_too() -> None:
     assert "disagree" not in sentence
 
 
+def on_a_thousand_images(models: list[ModelReport]) -> list[ModelReport]:
+    return [replace(model, data=replace(DATA, n=1000)) for model in models]
+
+
+def test_changes_that_are_all_equal_are_known_to_an_image_only() -> None:
+    models = on_a_thousand_images(two_decays(int8_accuracy=(0.97, 0.97, 0.97, 0.97)))
+    half = stats.t(3).ppf(0.975) * 0.1 / math.sqrt(6) / 2
+    assert f"(+0.00 pp, 95 % interval {-half:+.2f} to {half:+.2f} pp" in reading(models)
+
+
 def test_accuracy_comes_with_its_interval_and_seeds() -> None:
-    models = two_decays(int8_accuracy=(0.98, 0.981, 0.979, 0.98))
+    models = on_a_thousand_images(two_decays(int8_accuracy=(0.98, 0.981, 0.979, 0.98)))
     sentence = reading(models)
     assert "int8 accuracy rises (+1.00 pp, 95 % interval +0.87 to +1.13 pp" in sentence
     assert "over 4 seeds" in sentence

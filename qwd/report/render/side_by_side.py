@@ -25,8 +25,11 @@ LABELS = {
 }
 
 
-def comparison(compared: Comparison) -> Iterator[Block]:
-    """The table, in which the last of a series stands for it, then the sentences."""
+def comparison(compared: Comparison, answered: bool) -> Iterator[Block]:
+    """The table, in which the last of a series stands for it, then the sentences.
+
+    Those are left out where a verdict with its corrected tests says the same.
+    """
     passed = {name for each in compared.series for name in each.models[:-1]}
     groups = tuple(group for group in compared.groups if passed.isdisjoint(group.models))
     table = len(groups) > 1 or (groups and not passed)
@@ -46,7 +49,8 @@ def comparison(compared: Comparison) -> Iterator[Block]:
     if compared.quantized:
         yield Note("float, post-training quantization (PTQ) and quantization-aware training (QAT)")
         yield _quantized(compared.quantized)
-    yield from (Note(reading) for reading in compared.readings)
+    if not answered:
+        yield from (Note(reading) for reading in compared.readings)
 
 
 def _quantized(rows: tuple[QuantizedRow, ...]) -> Table:

@@ -48,7 +48,7 @@ def blocks(report: Report, top: int | None = None, sort: str | None = None) -> l
     if not report.models:
         page.append(Note("The report holds no models."))
     if report.comparison:
-        page += comparison(report.comparison)
+        page += comparison(report.comparison, report.verdict is not None)
     if report.verdict:
         page += verdict.blocks(report.verdict)
     return page

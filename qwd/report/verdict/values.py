@@ -4,11 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from qwd.quantize.figures import WeightFigures
 from qwd.report.figures import ModelReport
+from qwd.report.intervals import FLOAT32, one_image
 from qwd.report.metrics import figure
 from qwd.report.verdict.margins import EXPLORATORY, OF_A_SCHEME, PRIMARY, Figure
-
-FLOAT32 = 2.0**-23
-"""relative distance of neighbouring weights"""
 
 
 def compared(models: Sequence[ModelReport]) -> dict[str, Figure]:
@@ -35,7 +33,7 @@ def step(model: ModelReport, metric: str, kind: Figure) -> float:
     One image of the test split, one weight of the model, or the rounding of float32.
     """
     if kind.unit == "pp":
-        return 100.0 / max(model.data.n if model.data else 1, 1)
+        return 100 * one_image([model])
     if kind.unit == "per million":
         weights = as_deployed(model) if metric.startswith("folded") else _as_stored(model)
         return 1e6 / max(sum(f.numel for f in weights.values()), 1)
