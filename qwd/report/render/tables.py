@@ -32,8 +32,8 @@ def blocks(report: Report, top: int | None = None, sort: str | None = None) -> l
     passed = {name for each in series for name in each.models[:-1]}
     models = [model for model in report.models if model.name not in passed]
     if report.comparison and top is None and len(models) > MODELS:
-        left_out = f"The details of {len(models)} models are left out: --top N shows them, "
-        page.append(Note(f"{left_out}or report one of the models alone."))
+        left_out = f"The details of {len(models)} models are left out: qwd quantize-report --top N "
+        page.append(Note(f"{left_out}shows them, or report one of the models alone."))
         for model in models:
             page += studies(model, TOP)
         page += _warnings(report.models)
