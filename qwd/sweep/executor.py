@@ -152,6 +152,12 @@ def manner(executor: Executor, tasks: Sequence[Task], asked: int | None) -> str:
     return f"{sum(programs)} cells in {len(programs)} program{plural}{rest}{order}"
 
 
+def at_work(executor: Executor, tasks: Sequence[Task], asked: int | None) -> int:
+    """How many of the tasks are computed at the same time in the beginning."""
+    jobs = executor.jobs(tasks, asked)
+    return sum(len(unit) for unit in executor.units(tasks, asked)[:jobs])
+
+
 def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -21,7 +21,7 @@ from qwd.report.figures import ModelReport, Report
 from qwd.sweep.cells import Cell
 from qwd.sweep.claims import alone, claimed
 from qwd.sweep.design import Design
-from qwd.sweep.executor import AUTO, Outcome, Task, executor_called, listen, manner
+from qwd.sweep.executor import AUTO, Outcome, Task, at_work, executor_called, listen, manner
 from qwd.sweep.found import Found, find
 from qwd.sweep.layout import SWEEP, cell_folder, claim_folder, is_sweep
 from qwd.sweep.opening import Opened, found_of, open_sweep, tasks_of
@@ -151,6 +151,7 @@ def _run(
     if why := _uncompiled(tasks):
         watcher.note(why)
     by_cell = {task.cell: task for task in tasks}
+    together = max(at_work(chosen, tasks, jobs), 1)
     outcomes: list[Outcome] = []
     started, trained = time.monotonic(), 0
     while tasks:
@@ -158,8 +159,10 @@ def _run(
             for outcome in running:
                 outcomes.append(outcome)
                 trained += outcome.status != "busy"
-                per_cell = (time.monotonic() - started) / trained if trained else None
-                left = per_cell and per_cell * (len(by_cell) - len(outcomes))
+                left = None
+                if trained >= together:  # before, most of the time went to others as well
+                    per_cell = (time.monotonic() - started) / trained
+                    left = per_cell * (len(by_cell) - len(outcomes))
                 shown = _by_its_scheme(outcome, by_cell[outcome.cell])
                 watcher.ended(shown, len(outcomes), len(by_cell), left)
                 for text in outcome.notes:

@@ -10,7 +10,7 @@ from torch import nn
 from qwd.config import TrainConfig
 from qwd.sweep import Task, calibration
 from qwd.sweep.calibration import Measured, choose, measured
-from qwd.sweep.executor import executor_called, listen, manner
+from qwd.sweep.executor import at_work, executor_called, listen, manner
 from qwd.sweep.fused import Fused, groups
 from qwd.sweep.planning import seconds
 from qwd.sweep.processes import Processes
@@ -108,6 +108,9 @@ def test_how_cells_are_computed_is_said_as_it_is(tmp_path: Path) -> None:
     apart = Fused(frozenset({kind(some[0].config)}))
     assert manner(apart, some, 1) == "8 cells in 1 program, 8 alone, one after another"
     assert manner(Fused(), tasks(tmp_path), 1) == "4 cells in 1 program"
+    assert [at_work(Processes(), some, jobs) for jobs in (1, 2)] == [1, 2]
+    assert [at_work(Fused(), some, jobs) for jobs in (1, 2)] == [8, 8]
+    assert at_work(apart, some, 2) == sum(map(len, apart.units(some, 2)[:2]))
 
 
 def test_the_estimate_is_of_what_each_process_is_given(
