@@ -196,6 +196,21 @@ def test_ties_round_to_even(engine):
     assert found.entropy_bits == pytest.approx(-(even * np.log2(even)).sum(), rel=1e-12)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-150, 1e-160, 1e150, 1e160, 1e-300])
+def test_codes_near_a_tie_are_those_of_the_division(size):
+    scale = size * 0.7 / 255
+    ties = (np.arange(255) + 0.5) * scale
+    near = [np.nextafter(ties, np.inf), np.nextafter(ties, 0), ties * (1 + 1e-13)]
+    far = np.full(4096, 0.3 * size)  # tiles without a tie
+    w = torch.from_numpy(np.concatenate([[0.0, 255 * scale], ties, *near, far]))
+    found = []
+    for engine in (None, KERNELS):
+        with pytest.MonkeyPatch.context() as patch:
+            use(patch, engine)
+            found.append(weight_figures(w, full=False, bits=(8, 5)))
+    assert found[0] == found[1]
+
+
 def test_both_tiers_say_the_same():
     for seed in range(14):
         w = drawn(seed, 5000)
