@@ -49,24 +49,25 @@ class Pace:
         """Rates and coefficients of the next steps: float64 [steps, leaders, groups] each."""
         shape = (steps, len(self.leaders), self.groups)
         rates, coefficients = np.zeros(shape), np.zeros(shape)
-        for place, (leader, driver) in enumerate(zip(self.leaders, self.drivers, strict=True)):
-            optimizer, groups = leader.optimizer, leader.optimizer.param_groups
-            attached = attached_to(optimizer)
-            assert attached is not None
+        pairs = list(zip(self.leaders, self.drivers, strict=True))
+        decays = []
+        for leader in self.leaders:
             # torch warns of schedules that begin before their optimizer has taken a step.
-            optimizer._opt_called = True  # type: ignore[attr-defined]
-            first = self.leaders.index(driver)
-            for t in range(steps):
-                for g, group in enumerate(groups):
-                    if leader is not driver:
-                        group["lr"] = float(rates[t, first, g])
-                    rates[t, place, g] = group["lr"]
-                    coefficients[t, place, g] = attached.coefficient(group)
-                for group in groups:
+            leader.optimizer._opt_called = True  # type: ignore[attr-defined]
+            decays.append(attached_to(leader.optimizer))
+        for t in range(steps):
+            for place, (leader, driver) in enumerate(pairs):
+                decay, groups = decays[place], leader.optimizer.param_groups
+                assert decay is not None
+                for g, (group, rate) in enumerate(zip(groups, driver.schedule.rates, strict=True)):
+                    group["lr"] = rates[t, place, g] = rate
+                    coefficients[t, place, g] = decay.coefficient(group)
                     group |= {STEP: group.get(STEP, 0) + 1, PEAK: peak_rate(group)}
                 leader.given.step(leader.schedule.rate)
+            for leader, driver in pairs:
                 if leader is driver:
-                    leader.schedule.step()
+                    driver.schedule.step()
+        for leader, driver in pairs:
             if leader is not driver:
                 leader.schedule.load_state_dict(driver.schedule.state_dict())
         return rates, coefficients

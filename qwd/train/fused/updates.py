@@ -60,7 +60,7 @@ def decay(form: Form, weights: Tensor, gradients: Tensor, wd: Any, lr: Any) -> N
     The formula is proved by the audit of every session to be what the form does. Forms that act
     after the step are not carried.
     """
-    if form is l2:
+    if form is l2:  # its formula in one pass
         gradients.addcmul_(weights, wd)
     elif form.gradient is not None:
         gradients.add_(form.reference(weights, wd, lr))
