@@ -97,12 +97,12 @@ def _codes(order: Counted, moments: Moments, bits: tuple[int, ...]) -> Codes:
     counts, errors = [], []
     for width in bits:
         scale = moments.scale(width)
-        codes = np.rint((values - moments.a) / scale)
-        lost = moments.a + codes * scale - values
+        position = (values - moments.a) / scale
+        codes = np.rint(position)
         table = np.zeros(2**width, np.int64)
         np.add.at(table, codes.astype(np.intp), n)
         counts.append(table)
-        errors.append(float((n * np.square(lost)).sum()))
+        errors.append(float((n * np.square(position - codes)).sum()) * (scale * scale))
     distance = np.abs(values - moments.mean)
     return Codes(
         counts=tuple(counts),

@@ -63,9 +63,10 @@ def found(w: Tensor, bits: tuple[int, ...]) -> Found | None:
         ]
         for i, width in enumerate(bits):
             # A divisor on the device: CUDA divides by a number through its reciprocal.
-            scale = torch.tensor(moments.scale(width), dtype=torch.float64, device=w.device)
-            codes = ((x - a) / scale).round_()
-            errors[i] += float((a + codes * scale - x).square_().sum())
+            scale = moments.scale(width)
+            position = (x - a) / torch.tensor(scale, dtype=torch.float64, device=w.device)
+            codes = position.round()
+            errors[i] += float((position - codes).square_().sum()) * (scale * scale)
             counts[i] += torch.bincount(codes.int(), minlength=2**width).cpu().numpy()
     return Found(nan, inf, moments, Codes(tuple(counts), tuple(errors), zeros, tuple(outside)))
 

@@ -33,18 +33,16 @@ def moments(x: Array, origin: float) -> list[float]:
 def rounding(x: Array, a: float, scale: float) -> tuple[NDArray[np.int64], float]:
     """Elements per code, [256], and the sum of (w' - w)^2, of finite x under `minmax`.
 
-    q = round_half_even((x - a) / scale), w' = a + q * scale, for a scale above 0.
+    t = (x - a) / scale, q = round_half_even(t), w' - w = (q - t) * scale, for a scale above 0.
     """
     tiles = _tiles(x, a)
     position = tiles - a
     position /= scale
-    np.rint(position, out=position)
-    counts = np.bincount(position.ravel()[: x.size].astype(np.intp), minlength=256)
-    position *= scale
-    position += a
-    position -= tiles
+    code = np.rint(position)
+    counts = np.bincount(code.ravel()[: x.size].astype(np.intp), minlength=256)
+    position -= code
     position *= position
-    return counts, _folded(position[np.newaxis])[0]
+    return counts, _folded(position[np.newaxis])[0] * (scale * scale)
 
 
 def _tiles(x: Array, fill: float) -> Chunk:
@@ -87,8 +85,9 @@ def channel_errors(x: Array, levels: int) -> tuple[Array, Array, Chunk]:
             tiles = np.empty((len(low), size))
             tiles[:, : x.shape[1]] = x[part]
             tiles[:, x.shape[1] :] = low
-            position = np.rint((tiles - low) / unit)
-            lost = (low + position * unit) - tiles
-            lost *= lost
-            errors[part] = _folded(lost.reshape(len(low), -1, 4, LANES))
+            position = (tiles - low) / unit
+            position -= np.rint(position)
+            position *= position
+            steps = np.array(_folded(position.reshape(len(low), -1, 4, LANES)))
+            errors[part] = steps * np.square(unit[:, 0])
     return lows, highs, np.where(finite, np.where(span > 0, errors, 0.0), np.nan)

@@ -89,6 +89,11 @@ CASES = {
     "vector": (normal(30), 0),
     "bfloat16": (normal(16, 500).bfloat16(), 0),
     "float64": (normal(16, 500, dtype=torch.float64), 0),
+    "every size": (
+        normal(40, 300, dtype=torch.float64)
+        * torch.logspace(-305, 50, 40, dtype=torch.float64)[:, None],
+        0,
+    ),
 }
 
 

@@ -69,10 +69,10 @@ def check(w: torch.Tensor, found: WeightFigures, rel: float = 1e-9) -> None:
         if not scale:
             assert (at.sqnr_db, at.rmse_over_scale, at.sqnr_expected_db) == (None,) * 3
             continue
-        lost = (x.min() + codes * scale - x).astype(np.longdouble)
+        lost = x.min() + codes * np.longdouble(scale) - long
         error = np.sqrt((lost**2).mean())
-        assert at.rmse_over_scale == pytest.approx(float(error / scale), rel=rel)
-        if error:
+        assert at.rmse_over_scale == pytest.approx(float(error / scale), rel=rel, abs=1e-14)
+        if error > 1e-9 * scale:  # else rounding errors of float64, or none
             sqnr = float(20 * np.log10(np.sqrt((long**2).mean()) / error))
             assert at.sqnr_db == pytest.approx(sqnr, rel=rel)
         expected = 20 * math.log10(2**bits - 1) + 10.7918 - 20 * math.log10(size / float(std))
