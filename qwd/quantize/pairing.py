@@ -24,6 +24,7 @@ from qwd.errors import UsageError
 from qwd.quantize.pairing_names import (
     Block,
     Layer,
+    deep_stem,
     gray_stem,
     is_defined_order,
     join,
@@ -160,6 +161,8 @@ class _Search:
                 self._try(scope, prefix, neighbours=True)  # conv1 and conv1.norm
             elif local.isdigit():
                 self._try(join(scope, str(int(local) - 1)), prefix, neighbours=True)
+            elif deep := deep_stem(prefix, self.norms[prefix].channels, self.layers, self.norms):
+                self._try(deep, prefix)
         if is_defined_order(list(self.tensors), self.norms):
             self._by_order()
         else:

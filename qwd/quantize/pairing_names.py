@@ -11,7 +11,7 @@ in every reading that fits all of them is known; where nothing does, the norms s
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 
@@ -40,8 +40,11 @@ class Layer:
         """Channels that it gives."""
         return self.shape[1] if self.transposed else self.shape[0]
 
-    def takes(self, channels: int) -> bool:
-        """Whether it can follow what has so many channels; grouped and depthwise ones included."""
+    def takes(self, channels: int, groups_from: int = 3) -> bool:
+        """Whether it can follow what has so many channels; grouped and depthwise ones included.
+
+        Two groups are rarer than layers that double the width: they count only if asked for.
+        """
         inputs = self.shape[0] if self.transposed else self.shape[1]
         if inputs == channels or self.picture:
             return inputs == channels
@@ -49,8 +52,8 @@ class Layer:
             return inputs % channels == 0  # after flattening
         groups, rest = divmod(channels, inputs)
         spatial = max(self.shape[2:]) > 1
-        # Two groups are rarer than layers that double the width.
-        return not rest and self.out == channels and spatial and (inputs == 1 or groups > 2)
+        grouped = inputs == 1 or groups >= groups_from
+        return not rest and self.out == channels and spatial and grouped
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,24 @@ def gray_stem(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     if len(single) != 1 or colour or DEPTHWISE.search(single[0]):
         return None
     return single[0]
+
+
+def deep_stem(
+    norm: str, channels: int, layers: Mapping[str, Layer], norms: Collection[str]
+) -> str | None:
+    """The last layer of a sequence of a norm's number, as conv1.6 for the bn1 of a ResNet-D.
+
+    None where another module is last, or where the first takes as many channels as the norm has,
+    which then may stand before it.
+    """
+    scope, _, local = norm.rpartition(".")
+    start = join(scope, NORM_WORDS.sub("conv", local)) + "."
+    first = layers.get(f"{start}0")
+    if not number(local) or first is None or first.takes(channels):
+        return None
+    inside = [prefix for prefix in (*layers, *norms) if prefix.startswith(start)]
+    last = max(inside, key=natural)
+    return last if last in layers and last.removeprefix(start).isdigit() else None
 
 
 def is_defined_order(names: list[str], norms: Iterable[str]) -> bool:
@@ -144,7 +165,7 @@ def _read(
 ) -> Iterator[Links]:
     if all(_behind(order, norms, block, in_line) for block in blocks):
         yield frozenset(zip(order, norms, strict=True))
-    if all(_before(order, norms, block) for block in blocks):
+    if all(_before(order, norms, block, in_line) for block in blocks):
         yield frozenset(zip(order, norms[1:], strict=False))
 
 
@@ -157,11 +178,15 @@ def _behind(order: tuple[str, ...], norms: list[str], block: Block, in_line: boo
     return fits and (follows or not in_line)
 
 
-def _before(order: tuple[str, ...], norms: list[str], block: Block) -> bool:
-    """Whether every norm can be followed by its layer and then by the next norm."""
+def _before(order: tuple[str, ...], norms: list[str], block: Block, in_line: bool) -> bool:
+    """Whether every norm can be followed by its layer and then by the next norm.
+
+    Where names say which layer is the one before, its width shows two groups too.
+    """
     layers = [block.layers[local] for local in order]
     widths = [block.norms[norm] for norm in norms]
-    fits = all(layer.takes(width) for layer, width in zip(layers, widths, strict=True))
+    groups = [3, *[3 if in_line else 2] * (len(layers) - 1)]
+    fits = all(map(Layer.takes, layers, widths, groups))
     return fits and all(a.out == width for a, width in zip(layers, widths[1:], strict=False))
 
 

@@ -197,3 +197,31 @@ def test_a_file_of_one_norm_or_none():
     assert pair_norms({}).pairs == ()
     alone = {name.removeprefix("bn."): t for name, t in state_of(bn=4).items()}
     assert list(pair_norms(alone).unpaired) == [""]
+
+
+def test_a_norm_behind_a_stem_of_several_layers():
+    deep = {"conv1.0": (8, 3, 3, 3), "conv1.1": 8, "conv1.3": (16, 8, 3, 3), "bn1": 16}
+    deep |= {"layer1.0.conv1": (4, 16, 3, 3), "layer1.0.bn1": 4}
+    state = state_of(**{name.replace(".", "__"): shape for name, shape in deep.items()})
+    for each in orders(state):
+        assert found(each)["bn1"] == "conv1.3.weight"
+        assert not pair_norms(each).unpaired
+    # The norm may as well stand before the sequence, or belong to what follows an inner norm.
+    square = {"conv1.0": (8, 8, 3, 3), "conv1.2": (8, 8, 3, 3), "bn1": 8}
+    ended = {"conv1.0": (8, 3, 3, 3), "conv1.1": 8, "bn1": 8}
+    for modules in (square, ended):
+        state = state_of(**{name.replace(".", "__"): shape for name, shape in modules.items()})
+        assert "bn1" not in found(dict(sorted(state.items())))
+
+
+def test_norms_before_layers_of_two_groups_are_no_norms_behind_them():
+    widths = {"norm1": 64, "conv1": (64, 64, 1, 1), "norm2": 64, "norm3": 64}
+    widths |= {"conv2": (64, 32, 3, 3), "conv3": (64, 64, 1, 1)}
+    state = state_of(**{f"b__{name}": shape for name, shape in widths.items()})
+    assert found(dict(sorted(state.items()))) == {}
+    state = state_of(**{f"b__{name}": shape for name, shape in {**widths, "norm1": 32}.items()})
+    state["b.conv1.weight"] = torch.ones(64, 32, 1, 1)
+    assert found(dict(sorted(state.items()))) == {
+        "b.norm2": "b.conv1.weight",
+        "b.norm3": "b.conv2.weight",
+    }
