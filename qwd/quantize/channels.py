@@ -43,7 +43,7 @@ class ChannelFigures:
     """b - a of every channel; None without a finite element or beyond float64"""
     range_median: float | None
     spread: float | None
-    """widest range / median of the ranges; None where the median is 0"""
+    """widest range / median of the ranges; None where the median is 0, or beyond float64"""
     dead: tuple[int, ...]
     """channels whose elements are all zero"""
     floored: dict[str, int]
@@ -86,13 +86,16 @@ def channel_figures(
     a, b, n, errors = _by_channel(w, axis, levels, exponent, threads)
     there = n > 0
     with np.errstate(over="ignore", invalid="ignore"):
-        spans = np.where(there, b - a, np.nan)
-        ranges = np.ldexp(spans, exponent) if exponent else spans
+        ranges = np.where(there, b - a, np.nan)
+    spans = ranges
+    if exponent:
+        spans = np.where(there, np.ldexp(b, -exponent) - np.ldexp(a, -exponent), np.nan)
     existing = spans[there]
     # numpy.median takes as long as all that is above.
     ordered = np.sort(existing)
     middle = ordered[(ordered.size - 1) // 2 : ordered.size // 2 + 1].tolist()
     median = sum(middle) / len(middle) if middle else None
+    spread = float(ordered[-1]) / median if median else math.inf
     error = math.fsum(errors.tolist())
     own = rounding = None
     if of.mean is not None and of.std is not None:
@@ -111,7 +114,7 @@ def channel_figures(
         bits=bits,
         ranges=_existing(ranges),
         range_median=wide if math.isfinite(wide) else None,
-        spread=float(ordered[-1]) / median if median else None,
+        spread=spread if math.isfinite(spread) else None,
         dead=tuple(np.flatnonzero(there & (a == 0) & (b == 0)).tolist()),
         floored={name: int(((scales > 0) & (scales < low)).sum()) for name, low in FLOORS.items()},
         sqnr_db=own,
@@ -137,7 +140,10 @@ def _exponent(of: WeightFigures) -> int:
 def _by_channel(
     w: Tensor, axis: int, levels: int, exponent: int, threads: int
 ) -> tuple[Chunk, Chunk, NDArray[np.int64], Chunk]:
-    """Per channel: smallest and largest finite element, how many there are, sum of (w' - w)^2."""
+    """Per channel: smallest and largest finite element, how many there are, sum of (w' - w)^2.
+
+    The sums are of elements times 2^-exponent, by which the smallest may become 0.
+    """
     others = sorted((d for d in range(w.ndim) if d != axis), key=lambda d: -w.stride(d))
     w = w.permute(axis, *others)
     count, size = len(w), w[:1].numel()
@@ -152,19 +158,17 @@ def _by_channel(
         part = slice(first, first + step)
         rows = w[part].to(dtype, memory_format=torch.contiguous_format)
         x: Array = rows.reshape(len(rows), size).numpy()
-        if exponent:
-            x = np.ldexp(x, -exponent)
         if engine and x.flags.aligned:
             lows, highs = np.empty(len(x), x.dtype), np.empty(len(x), x.dtype)
             engine.channels(x, levels, lows, highs, errors[part])
             a[part], b[part] = lows, highs
         else:
-            a[part], b[part], errors[part] = channel_errors(x, levels)
+            a[part], b[part], errors[part] = _of_rows(x, levels, exponent)
         for k in np.flatnonzero(np.isnan(errors[part])).tolist():
             kept = x[k][np.isfinite(x[k])]
             n[first + k] = kept.size
             if kept.size:
-                found = channel_errors(kept[np.newaxis], levels)
+                found = _of_rows(kept[np.newaxis], levels, exponent)
                 a[first + k], b[first + k], errors[first + k] = (float(e[0]) for e in found)
             else:
                 a[first + k], b[first + k], errors[first + k] = 0.0, 0.0, 0.0
@@ -178,3 +182,10 @@ def _by_channel(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, starts))
     return a, b, n, errors
+
+
+def _of_rows(x: Array, levels: int, exponent: int) -> tuple[Array, Array, Chunk]:
+    if not exponent:
+        return channel_errors(x, levels)
+    _, _, errors = channel_errors(np.ldexp(x, -exponent), levels)
+    return x.min(axis=1), x.max(axis=1), errors

@@ -26,7 +26,8 @@ VECTORS = ("bias", "norm", "statistics", "other")
 _STATISTICS = re.compile(r"(^|[._])(running_mean|running_var|num_batches_tracked|position_ids)$")
 _NORM = re.compile(r"norm|bn\d*$|(^|[._])(bn|ln|gn)\d*([._]|$)", re.IGNORECASE)
 _POSITION = re.compile(
-    r"pos(ition(al|s)?)?_?emb|(^|[._])wpe([._]|$)|relative_position|rel_pos|rope"
+    r"pos(ition(al|s)?)?_?emb|embed_pos|(^|[._])wpe([._]|$)"
+    r"|relative_(position|attention_bias)|rel_pos|rope"
 )
 _EMBEDDING = re.compile(
     r"emb(ed(ding)?s?)?([._]|$)|(^|[._])(wte|shared|tokens?_emb)", re.IGNORECASE

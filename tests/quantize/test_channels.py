@@ -151,6 +151,17 @@ def test_the_ends_of_float64(exponent):
     assert far["ranges"] == tuple(r * 2.0**exponent for r in usual["ranges"])
 
 
+def test_channels_farther_apart_than_float64_reaches():
+    sizes = torch.tensor([1e300, 1e-300, 1e-20, 0.0], dtype=torch.float64)
+    w = normal(4, 400, dtype=torch.float64) * sizes[:, None]
+    w[1, 0] = float("nan")
+    found = channel_figures(w)
+    assert found.dead == (3,)
+    assert set(found.floored.values()) == {2}
+    assert found.ranges[2] == float(w[2].max() - w[2].min())
+    assert found.spread is None
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (4, 0)])
 def test_without_elements(shape):
     found = channel_figures(torch.empty(shape))

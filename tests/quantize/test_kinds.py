@@ -60,6 +60,8 @@ SHAPES = {
     "h.0.attn.c_attn.bias": ((24,), "bias"),
     "bert.embeddings.word_embeddings.weight": ((100, 8), "embedding"),
     "bert.embeddings.position_embeddings.weight": ((32, 8), "position"),
+    "decoder.embed_positions.weight": ((32, 8), "position"),
+    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": ((32, 4), "position"),
     "bert.embeddings.position_ids": ((32,), "statistics"),
     "vit.pos_embed": ((1, 17, 8), "position"),
     "vit.cls_token": ((1, 1, 8), "other"),
