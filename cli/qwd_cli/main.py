@@ -27,9 +27,12 @@ COMMANDS = {
     "list": "List what can be named: models, data, decay forms, schedules, backends.",
 }
 
-FAULT, INTERRUPTED, TERMINATED = 70, 130, 143
+FAULT = 70
+INTERRUPTED, TERMINATED = ("interrupted", 130), ("terminated", 143)
 LONGEST = 1000
 """characters of an error"""
+_signalled: list[tuple[str, int]] = []
+"""signals that came: torch, while it is imported, loses their exceptions and then fails itself"""
 
 
 class LazyGroup(click.Group):
@@ -74,7 +77,10 @@ def main(args: list[str] | None = None) -> NoReturn:
         warnings.simplefilter("ignore")
         # Deprecations that C++ code prints around Python's warning filters.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    _signalled.clear()
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
+        signal.signal(signal.SIGINT, _interrupt)
     if hasattr(signal, "SIGPIPE"):
         # A reader that leaves (`| head`) ends the command as it ends any other.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -89,7 +95,11 @@ def main(args: list[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         code = _fail(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
-        code = _fail("interrupted", INTERRUPTED, debug=False)
+        code = _fail(*INTERRUPTED, debug=False)
+    except SystemExit:
+        if not _signalled:
+            raise
+        code = _fail(*_signalled[0], debug=False)
     except QwdError as error:
         code = _fail(str(error), error.exit_code, debug)
     except OSError as error:
@@ -97,7 +107,8 @@ def main(args: list[str] | None = None) -> NoReturn:
         code = _fail(f"{error.strerror or error}{where}", StorageError.exit_code, debug)
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        code = _fail(f"a fault of qwd itself, {what} (--debug shows where)", FAULT, debug)
+        what = f"a fault of qwd itself, {what} (--debug shows where)"
+        code = _fail(*(_signalled or [(what, FAULT)])[0], debug)
     sys.exit(code)
 
 
@@ -118,6 +129,11 @@ def _shown(message: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]}...{line[-LONGEST // 2 :]}"
 
 
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    _signalled.append(INTERRUPTED)
+    raise KeyboardInterrupt
+
+
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    click.echo("qwd: error: terminated", err=True)
-    sys.exit(TERMINATED)
+    _signalled.append(TERMINATED)
+    raise SystemExit(TERMINATED[1])

@@ -1,6 +1,7 @@
 """Wrong use through the installed command: one line, the documented code, at once."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,25 @@ def test_list_says_what_each_entry_is(kind: str, tmp_path: Path) -> None:
     done = qwd("list", kind, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(len(line.split()) > 1 for line in done.stdout.splitlines())
+
+
+LOSING = """
+import os, qwd_cli.main as command
+def lose(*args, **kwargs):
+    try:
+        os.kill(os.getpid(), {signal})
+    except BaseException:
+        pass
+    raise AttributeError("module 'sympy' has no attribute 'core'")
+command.cli.main = lose
+command.main([])
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("interrupted", 130), ("terminated", 143)])
+def test_a_signal_whose_exception_is_lost_is_still_its_cause(name: str, code: int) -> None:
+    """As while torch is imported, which then fails in some other way."""
+    number = {130: signal.SIGINT, 143: signal.SIGTERM}[code]
+    script = LOSING.format(signal=int(number))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, f"qwd: error: {name}\n")
