@@ -18,7 +18,7 @@ from qwd.errors import (
 from qwd.files import write_text
 from qwd.registry import suggestion
 from qwd.report.figures import ModelReport, Report
-from qwd.sweep.cells import Cell
+from qwd.sweep.cells import Cell, cells_of
 from qwd.sweep.claims import alone, claimed
 from qwd.sweep.design import Design
 from qwd.sweep.executor import AUTO, Outcome, Task, at_work, executor_called, listen, manner
@@ -220,15 +220,19 @@ def _finished(
     from qwd.sweep.certifying import prepare
     from qwd.sweep.gathering import gathered
 
-    folder, design, cells = opened.folder, opened.design, opened.cells
+    folder = opened.folder
     failed = tuple(outcome for outcome in outcomes if outcome.status == "failed")
     tried = {outcome.cell for outcome in outcomes}
-    now = _looked_at(opened, {n: each for n, each in found.items() if n not in tried})
+    known = {n: each for n, each in found.items() if n not in tried}
+    now = _looked_at(folder, opened.cells, known)
     # Networks take their time, for which nobody need wait.
-    grid = [model for c in cells if c.role is None and (model := now[c.id].model)]
-    prepare(grid, design, folder)
+    grid = [model for c in opened.cells if c.role is None and (model := now[c.id].model)]
+    prepare(grid, opened.design, folder)
     with alone(folder):
-        now = _looked_at(opened, now)
+        # Another process may have added cells and ended before this one.
+        design = read_design(folder)
+        cells = opened.cells if design == opened.design else cells_of(design)
+        now = _looked_at(folder, cells, now)
         models = {name: each.model for name, each in now.items() if each.model is not None}
         unended = [n for n, each in now.items() if not each.ended and n not in _names(failed)]
         elsewhere = tuple(name for name in unended if claimed(claim_folder(folder, name)))
@@ -250,13 +254,13 @@ def _finished(
     )
 
 
-def _looked_at(opened: Opened, known: Mapping[str, Found]) -> dict[str, Found]:
+def _looked_at(folder: Path, cells: Sequence[Cell], known: Mapping[str, Found]) -> dict[str, Found]:
     """What there is of every cell; those known to have ended are not read again."""
     return {
         cell.id: known[cell.id]
         if cell.id in known and known[cell.id].ended
-        else find(cell_folder(opened.folder, cell.id), cell.config)
-        for cell in opened.cells
+        else find(cell_folder(folder, cell.id), cell.config)
+        for cell in cells
     }
 
 

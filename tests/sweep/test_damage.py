@@ -142,6 +142,26 @@ def test_what_another_process_left_behind_is_computed(copied: Path, monkeypatch)
     assert done.report is not None
 
 
+def test_the_report_holds_what_another_process_added_meanwhile(copied: Path, monkeypatch) -> None:
+    """It has one more seed, and ends before the first cell, which is in the hands of this one."""
+    (copied / "cells" / CELLS[0] / "report.json").unlink()
+
+    class Overtaken(Here):
+        def run(self, tasks, asked=None):
+            executors.append(Here())
+            with sole_user(claim_folder(copied, CELLS[0])):
+                other, _ = resumed(copied, seeds="0..2")
+            assert (other.elsewhere, other.report) == ((CELLS[0],), None)
+            yield from super().run(tasks)
+
+    executors: list[Here] = [Overtaken()]
+    monkeypatch.setattr("qwd.sweep.session.executor_called", lambda n, t: ("here", executors[-1]))
+    done, _ = resumed(copied)
+    names = [model.name for model in load_report(copied).models]
+    assert names == [*CELLS, "wd0-s2", "wd0.01-s2"]
+    assert (done.report is not None, done.design.seeds) == (True, (0, 1, 2))
+
+
 def test_what_another_process_finished_meanwhile_is_not_trained_twice(
     copied: Path, monkeypatch
 ) -> None:
