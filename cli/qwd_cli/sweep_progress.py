@@ -121,17 +121,21 @@ def _placebo(verdict: Verdict) -> list[Block]:
     from qwd.sweep.placebo import alarms
 
     claimed, looked_at = alarms(verdict)
-    rows = [
-        (
-            setting.name,
-            LABELS.get(change.metric, change.metric),
-            change.phrase or numbers.NONE,
-            with_interval(change.mean, change.low, change.high, change.unit),
-        )
+    named = [
+        (setting.name, change)
         for setting in verdict.settings
         for contrast in setting.contrasts
         for change in contrast.changes
         if change.primary
+    ]
+    rows = [
+        (
+            name,
+            LABELS.get(change.metric, change.metric),
+            change.phrase or numbers.NONE,
+            with_interval(change.mean, change.low, change.high, change.unit),
+        )
+        for name, change in named
     ]
     return [
         Heading("Placebo"),
@@ -141,7 +145,11 @@ def _placebo(verdict: Verdict) -> list[Block]:
             words=("figure", "verdict"),
             rows=tuple(rows),
         ),
-        Note(f"{claimed} of {looked_at} differences claimed where there is none but chance."),
+        Note(
+            f"{claimed} of {looked_at} differences claimed where there is none but chance."
+            if any(change.p is not None for _, change in named)
+            else f"No test is claimed: fewer than {verdict.seeds_for_a_test} seeds cannot reject."
+        ),
     ]
 
 

@@ -26,7 +26,7 @@ def gathered(
     """
     notes: list[str] = []
     grid = [models[cell.id] for cell in cells if cell.role is None and cell.id in models]
-    report = None
+    report, found = None, None
     if grid:
         found = judged(grid, design, notes)
         report = Report(
@@ -35,7 +35,7 @@ def gathered(
             verdict=found and with_certificates(found, grid, design, folder),
         )
         write_text(folder / REPORT, RENDERERS.get("json")(report))
-    placebo = placebo_report(design, cells, models)
+    placebo = placebo_report(design, cells, models, found and found.family_size)
     if placebo:
         write_text(folder / PLACEBO, RENDERERS.get("json")(placebo))
     return report, placebo, tuple(notes)

@@ -56,11 +56,15 @@ def _settings(design: Design) -> Iterator[dict[str, Any]]:
 
 
 def placebo_report(
-    design: Design, cells: Sequence[Cell], models: Mapping[str, ModelReport]
+    design: Design,
+    cells: Sequence[Cell],
+    models: Mapping[str, ModelReport],
+    family_size: int | None = None,
 ) -> Report | None:
     """The models of the arms and of what they are compared with, and the verdict on them.
 
-    None where no pair is finished.
+    Each arm is judged as one decay of the grid is, whose tests are ``family_size`` in number
+    (default: those of one comparison). None where no pair is finished.
     """
     lines = []
     used: dict[str, ModelReport] = {}
@@ -80,7 +84,12 @@ def placebo_report(
         lines.append(Line(name=title, reference=reference, others=(replace(other, name=what),)))
         for runs in (reference, other):
             used |= {model.name: model for model in runs.by_seed.values()}
-    return Report(models=tuple(used.values()), verdict=judge(lines)) if lines else None
+    if not lines:
+        return None
+    # Pooled they would be tested more strictly than the grid, or less.
+    each = [judge([line], family_size=family_size) for line in lines]
+    settings = tuple(setting for found in each for setting in found.settings)
+    return Report(models=tuple(used.values()), verdict=replace(each[0], settings=settings))
 
 
 def _runs(

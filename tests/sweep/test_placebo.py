@@ -62,7 +62,10 @@ def test_the_same_verdict_judges_the_arms(made: Path) -> None:
     assert [faint.reference.wd, other.reference.wd] == [0.0, 1e-3]
     assert faint.contrasts[0].arm.dose == pytest.approx(DOSE, rel=0.01)
     assert other.contrasts[0].arm.seeds == (0, 1)
-    assert found.verdict.family_size == 6
+    grid = load_report(made).verdict
+    assert grid is not None
+    assert found.verdict.family_size == grid.family_size == 3
+    assert found.verdict.seeds_for_a_test == grid.seeds_for_a_test == 7
     models = {model.name: model for model in found.models}
     (change,) = [c for c in other.contrasts[0].changes if c.metric == "float_accuracy"]
     pairs = [(models[f"wd1e-3-s{s}"], models[f"other-wd1e-3-s{s + 1000}"]) for s in (0, 1)]

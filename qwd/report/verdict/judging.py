@@ -35,13 +35,16 @@ def verdict(models: Sequence[ModelReport], reference: float | None = None) -> Ve
     return judge(made, left_out)
 
 
-def judge(made: Sequence[Line], left_out: Sequence[str] = ()) -> Verdict:
+def judge(
+    made: Sequence[Line], left_out: Sequence[str] = (), *, family_size: int | None = None
+) -> Verdict:
     """The verdict on lines of decays; `verdict` makes them of models, a caller may by itself.
 
     `Runs.by_seed` pairs the runs of two decays: what a caller gives the same key is compared.
+    ``family_size`` is that of a larger family that these tests are a part of.
     """
     contrasts = [(line, other) for line in made for other in line.others]
-    tests = len(PRIMARY) * len(contrasts)
+    tests = family_size or len(PRIMARY) * len(contrasts)
     pairs = [paired(line.reference, other) for line, other in contrasts]
     samples = [samples_of(found) for found in pairs]
     changes = iter(decided([s for of_one in samples for s in of_one], tests))
