@@ -59,6 +59,8 @@ def read_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
 def models_in(folder: Path) -> list[Path]:
     """The checkpoints of a folder: itself where it is one model, else those directly inside.
 
+    Each once: a link to one of them, as last.ckpt, is not another.
+
     Empty for what is no folder. Raises InputError where it cannot be listed.
     """
     with reading(folder):
@@ -67,7 +69,10 @@ def models_in(folder: Path) -> list[Path]:
         if _is_model(folder):
             return [folder]
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        return [path for path in inside if _is_checkpoint(path)]
+        found: dict[str, Path] = {}
+        for path in sorted(filter(_is_checkpoint, inside), key=os.path.islink):
+            found.setdefault(os.path.realpath(path), path)
+        return sorted(found.values())
 
 
 def _is_checkpoint(path: Path) -> bool:

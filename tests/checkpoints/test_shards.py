@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qwd.checkpoints import read_weights
+from qwd.checkpoints import models_in, read_weights
 from qwd.checkpoints.shards import index_of
 from qwd.errors import InputError
 from tests.checkpoints.making import same
@@ -156,6 +156,16 @@ def test_a_folder_without_an_index(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a folder without model.safetensors.index.json or "):
         read_weights(tmp_path)
     assert index_of(tmp_path) is None
+
+
+def test_a_link_to_a_checkpoint_of_the_folder_is_not_another(tmp_path: Path) -> None:
+    for name in ("epoch1.pt", "epoch2.pt"):
+        torch.save(PARTS[0], tmp_path / name)
+    (tmp_path / "best.pt").symlink_to("epoch1.pt")
+    (tmp_path / "last.pt").symlink_to(tmp_path / "epoch2.pt")
+    (tmp_path / "loop.pt").symlink_to("loop.pt")
+    names = ["epoch1.pt", "epoch2.pt", "loop.pt"]
+    assert [path.name for path in models_in(tmp_path)] == names
 
 
 def test_the_command_reports_on_a_folder_of_shards(tmp_path: Path) -> None:
