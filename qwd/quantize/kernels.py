@@ -16,6 +16,9 @@ Only `qwd.quantize.kernels_loading` imports this module: importing it imports nu
 call of a kernel compiles it where no earlier process left it in the cache.
 """
 
+# numba's intrinsics are called without the context that their functions take first.
+# pyright: reportCallIssue=false
+
 from typing import Any
 
 import numba

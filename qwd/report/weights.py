@@ -1,5 +1,6 @@
 """The weights of a report: of a network, or of a checkpoint whose class is not known."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -22,6 +23,8 @@ from qwd.report.measuring import Measure, WeightOptions, Weights
 from qwd.report.remedy_hints import hints
 
 STATED = "; --fold LAYER=NORM states a pair"
+PARTS = re.compile(r"(^|[._])weight_g$|(^|\.)parametrizations\.")
+"""tensors of which a network computes a weight, as weight norm does from length and direction"""
 
 
 def weights_of_state(state: Mapping[str, Tensor], options: WeightOptions) -> Weights:
@@ -49,7 +52,14 @@ def weights_of_state(state: Mapping[str, Tensor], options: WeightOptions) -> Wei
     measure.norms = {name: pair.norm for name, pair in pairs.items()}
     measure.axes = output_axes(state, kinds)
     seen = list(measure.all())
-    if not pairing.unpaired:
+    parts = [name for name in state if PARTS.search(name)]
+    if parts:
+        made.warnings.append(
+            f"{parts[0]}{f' and {len(parts) - 1} more' if parts[1:] else ''}: a part, of which the "
+            "network computes a weight (weight norm or another parametrization): what int8 sees "
+            "is not in the file, and means over folded weights are left out"
+        )
+    if not pairing.unpaired and not parts:
         made.as_deployed = [each.deployed for each in seen]
     if pairs:
         made.warnings.append(

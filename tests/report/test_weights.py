@@ -176,3 +176,16 @@ def test_bytes_are_counted_to_the_end(files: dict[str, Path]):
     total = 4 * sum(t.figures.numel for t in found.tensors)
     assert heard[-1] == (total, total)
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_parts_of_which_a_weight_is_computed_are_said_to_be_those(old: bool, tmp_path: Path):
+    layer = nn.Linear(4, 3)
+    if old:
+        state = {"a.weight_g": torch.ones(3, 1), "a.weight_v": layer.weight.detach()}
+    else:
+        state = nn.utils.parametrizations.weight_norm(layer).state_dict()
+    save_file(state, tmp_path / "net.safetensors")
+    model = one(tmp_path / "net.safetensors")
+    assert any("computes a weight" in warning for warning in model.warnings)
+    assert model.summary.folded_range is None
