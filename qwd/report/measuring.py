@@ -14,6 +14,7 @@ from qwd.quantize.channels import ChannelFigures, channel_figures
 from qwd.quantize.figures import WeightFigures
 from qwd.quantize.statistics import weight_figures
 from qwd.report.figures import ChannelReport, DeployedReport, TensorReport, VectorGroup
+from qwd.report.read_ahead import read_ahead
 from qwd.report.remedy_hints import Seen
 
 SMALL = 100_000_000
@@ -93,8 +94,8 @@ class Measure:
     def all(self) -> Iterator[Seen]:
         """Every weight as a report has it, and what hints need."""
         done = 0
-        for name in self.names:
-            tensor = self.stored(name)
+        tensors = read_ahead(self.stored(name) for name in self.names)
+        for name, tensor in zip(self.names, tensors, strict=True):
             figures, found = self._figures(name, tensor)
             channels, folded, after = channel_report(found), None, None
             w = self.folded(name)
