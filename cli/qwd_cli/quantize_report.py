@@ -85,8 +85,8 @@ def command(
 ) -> None:
     """Quantize to 8 bits with scale = (b-a)/255 and report.
 
-    PATH is a run folder, a checkpoint (.pt, .pth, .th, .bin, .ckpt, .pth.tar, .safetensors) or a
-    folder of those; without one, every run under runs/ is reported, side by side. Checkpoints of
+    PATH is a run folder, a checkpoint (.pt, .pth, .th, .bin, .ckpt, .pth.tar, .safetensors), a
+    folder of those, or a sweep folder, for its cells; without one, every run under runs/ is reported, side by side. Checkpoints of
     one training become a trajectory. A checkpoint from elsewhere needs --model and --data for
     accuracy. A run's report is also written to its folder.
     """

@@ -26,7 +26,7 @@ from qwd.report.watching import Watcher
 from qwd.setting import checked
 from qwd.train.data import Data, load_pair
 from qwd.train.devices import device_called
-from qwd.train.layout import is_run
+from qwd.train.layout import is_run, runs_below
 from qwd.train.models import trial
 from qwd.train.seeding import reproducible
 
@@ -57,17 +57,18 @@ def report(
 ) -> Report:
     """Quantize models to 8 bits with scale = (b-a)/255 and report on them, side by side.
 
-    Each source is a network in memory, a run folder, a checkpoint file or a folder of those: a
-    training's series of checkpoints becomes a trajectory, see `qwd.report.series`. ``data`` is the
-    name of a data set, a pair (train, test) of map-style datasets, or loaded `Data`; networks need
-    it for accuracies, runs bring their own. ``schemes`` are names such as ``affine-channel-w4``
-    (default: all five of the design), ``bits`` the widths of their weights; ``backends``, as
-    ``onnx`` or ``ao:qnnpack``, run the schemes with activations in place of their usual one.
-    ``given`` are settings as options give them (``model``, ``data``, ``image_size``, ...); ``key``
-    names the state dict where a file has several. ``sensitivity`` tries every layer on up to
-    ``sensitivity_n`` validation images, and where int8 loses more than ``fix`` percentage points
-    there, remedies are tried; ``watcher`` hears how far they are. ``on_model`` hears of each
-    finished model, ``on_bytes`` how many bytes of weights are measured, of how many.
+    Each source is a network in memory, a run folder, a checkpoint file, a folder of those or of
+    folders with runs, as a sweep is: a training's series of checkpoints becomes a trajectory, see
+    `qwd.report.series`. ``data`` is the name of a data set, a pair (train, test) of map-style
+    datasets, or loaded `Data`; networks need it for accuracies, runs bring their own. ``schemes``
+    are names such as ``affine-channel-w4`` (default: all five of the design), ``bits`` the widths
+    of their weights; ``backends``, as ``onnx`` or ``ao:qnnpack``, run the schemes with activations
+    in place of their usual one. ``given`` are settings as options give them (``model``, ``data``,
+    ``image_size``, ...); ``key`` names the state dict where a file has several. ``sensitivity``
+    tries every layer on up to ``sensitivity_n`` validation images, and where int8 loses more than
+    ``fix`` percentage points there, remedies are tried; ``watcher`` hears how far they are.
+    ``on_model`` hears of each finished model, ``on_bytes`` how many bytes of weights are measured,
+    of how many.
 
     ``full`` asks for figures that need order statistics, which weights of more than 100 MB
     otherwise do without; ``matching`` is a regular expression for the names of the weights to
@@ -139,10 +140,10 @@ def _sources(given: Any) -> list[Source]:
 
 
 def _checkpoints(source: Source) -> Sequence[Source]:
-    """A folder that is no run as the checkpoints in it, anything else as it is."""
+    """A folder that is no run as the checkpoints or runs in it, anything else as it is."""
     if not isinstance(source, str | Path) or is_run(Path(source)):
         return [source]
-    return models_in(Path(source)) or [source]
+    return models_in(Path(source)) or runs_below(Path(source)) or [source]
 
 
 def _has_network(source: Source, given: Mapping[str, Any]) -> bool:

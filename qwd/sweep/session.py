@@ -132,7 +132,7 @@ def _write_design(opened: Opened) -> None:
     with alone(folder):
         now = read_design(folder) if is_sweep(folder) else None
         if now != stored:
-            raise StorageError(f"{folder} was changed by another process: run the command again")
+            raise StorageError(f"{folder} was changed by another process: go on with --resume")
         write_text(folder / SWEEP, opened.design.to_yaml())
 
 

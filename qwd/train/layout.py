@@ -32,6 +32,12 @@ def is_finished(path: Path) -> bool:
     return (path / WEIGHTS).is_file()
 
 
+def runs_below(folder: Path) -> list[Path]:
+    """The finished runs in the folders of a folder, as a sweep has them."""
+    found = sorted(path.parent for path in folder.glob(f"*/*/{CONFIG}"))
+    return [path for path in found if is_finished(path)]
+
+
 def epoch_weights(epoch: int) -> Path:
     """Where in a run folder the weights after an epoch, counted from 1, are kept."""
     return Path("epochs") / f"epoch{epoch:04}.safetensors"

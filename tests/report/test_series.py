@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,6 +158,18 @@ def test_the_kept_epochs_of_a_run_are_what_its_metrics_say(tmp_path: Path):
         for path in (run.path / "epochs/epoch0003.safetensors", run.path / "model.safetensors")
     )
     assert all(torch.equal(last[name], trained[name]) for name in trained)
+
+
+def test_the_folder_of_a_sweep_is_its_finished_cells(tmp_path: Path):
+    for seed in (0, 1):
+        config = TrainConfig(model="mlp", epochs=1, seed=seed, threads=1)
+        train(config, out=tmp_path / "cells" / f"s{seed}")
+    shutil.copytree(tmp_path / "cells" / "s0", tmp_path / "cells" / "s2")
+    (tmp_path / "cells" / "s2" / "model.safetensors").unlink()
+    (tmp_path / "sweep.yaml").write_text("{}")
+    found = report(tmp_path, schemes="affine-tensor")
+    assert [model.name for model in found.models] == ["s0", "s1"]
+    assert all(model.schemes for model in found.models)
 
 
 def test_a_folder_of_checkpoints(tmp_path: Path):
