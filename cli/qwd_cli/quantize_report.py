@@ -86,9 +86,9 @@ def command(
     """Quantize to 8 bits with scale = (b-a)/255 and report.
 
     PATH is a run folder, a checkpoint (.pt, .pth, .th, .bin, .ckpt, .pth.tar, .safetensors), a
-    folder of those, or a sweep folder, for its cells; without one, every run under runs/ is reported, side by side. Checkpoints of
-    one training become a trajectory. A checkpoint from elsewhere needs --model and --data for
-    accuracy. A run's report is also written to its folder.
+    folder of those, or a sweep folder, for its cells; without one, every run under runs/ is
+    reported, side by side. Checkpoints of one training become a trajectory. A checkpoint from
+    elsewhere needs --model and --data for accuracy. A run's report is also written to its folder.
     """
     from qwd.quantize.schemes import DEFAULT_SCHEMES, expand, on_backends, parse_scheme
     from qwd.report.render.tensors import SORTS
