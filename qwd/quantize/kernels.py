@@ -21,11 +21,9 @@ call of a kernel compiles it where no earlier process left it in the cache.
 
 from typing import Any
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+
+from qwd.quantize.kernels_numba import bits, compiled, fma, inlined
 
 LANES = 64
 TILE = 4 * LANES
@@ -36,18 +34,7 @@ COUNTERS = 4
 """histograms of codes kept side by side, so that equal neighbours do not wait for each other"""
 
 
-def _compiled(function: Any) -> Any:
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # there is no place for a cache
-        return numba.njit(**options)(function)
-
-
-_inlined = numba.njit(inline="always", error_model="numpy")
-
-
-@_compiled
+@compiled
 def moments(x, chunk, origin, lows, highs, sums):
     """Extremes and sums of (x - origin)^1..4 of every chunk of x.
 
@@ -63,7 +50,7 @@ def moments(x, chunk, origin, lows, highs, sums):
             sums[k, power] = _fold(lanes[power])
 
 
-@_compiled
+@compiled
 def _measure(x, origin, low, high, lanes, tile):
     """Extremes of a chunk; its sums are left in ``lanes``."""
     low[:] = np.inf
@@ -82,7 +69,7 @@ def _measure(x, origin, low, high, lanes, tile):
     return least, most
 
 
-@_compiled
+@compiled
 def _add_moments(x, origin, low, high, lanes):
     first, second, third, fourth = lanes[0], lanes[1], lanes[2], lanes[3]
     for i in range(0, x.size, TILE):
@@ -99,7 +86,7 @@ def _add_moments(x, origin, low, high, lanes):
             fourth[j] += (s0 * s0 + s1 * s1) + (s2 * s2 + s3 * s3)
 
 
-@_inlined
+@inlined
 def _extend(r0, r1, r2, r3, low, high):
     for j in range(LANES):
         m0 = r0[j] if r0[j] < r1[j] else r1[j]
@@ -112,7 +99,7 @@ def _extend(r0, r1, r2, r3, low, high):
         high[j] = m0 if m0 > high[j] else high[j]
 
 
-@_compiled
+@compiled
 def _fold(lanes):
     for i in range(8, LANES, 8):
         for j in range(8):
@@ -121,7 +108,7 @@ def _fold(lanes):
     return low + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
 
 
-@_compiled
+@compiled
 def rounding(x, chunk, skip, lows, highs, a, scales, reaches, counts, errors, found):
     """Codes, their errors, zeros and elements outside of intervals, of every chunk of x.
 
@@ -170,33 +157,12 @@ def rounding(x, chunk, skip, lows, highs, a, scales, reaches, counts, errors, fo
                     found[1 + rule] += part[i] < low or part[i] > high
 
 
-@intrinsic
-def _fma(context, a, b, c):
-    """a * b + c, rounded once."""
-    double = types.float64
-
-    def generate(context, builder, signature, arguments):
-        return builder.fma(*arguments)
-
-    return double(double, double, double), generate
-
-
-@_compiled
+@compiled
 def _position(x, a, scale, reciprocal):
     """(x - a) / scale"""
     d = np.float64(x) - a
     t = d * reciprocal
-    return _fma(_fma(-t, scale, d), reciprocal, t)
-
-
-@intrinsic
-def _bits(context, x):
-    """The int64 of the same bits."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(64))
-
-    return types.int64(types.float64), generate
+    return fma(fma(-t, scale, d), reciprocal, t)
 
 
 def _adding_errors(with_codes: bool) -> Any:
@@ -220,17 +186,17 @@ def _adding_errors(with_codes: bool) -> Any:
                 e2, e3 = t2 - (q2 - HALVING), t3 - (q3 - HALVING)
                 lanes[j] += (e0 * e0 + e1 * e1) + (e2 * e2 + e3 * e3)
                 if with_codes:
-                    c0[j], c1[j] = np.uint8(_bits(q0)), np.uint8(_bits(q1))
-                    c2[j], c3[j] = np.uint8(_bits(q2)), np.uint8(_bits(q3))
+                    c0[j], c1[j] = np.uint8(bits(q0)), np.uint8(bits(q1))
+                    c2[j], c3[j] = np.uint8(bits(q2)), np.uint8(bits(q3))
 
-    return _compiled(add)
+    return compiled(add)
 
 
 _add_errors = _adding_errors(with_codes=False)
 _add_errors_and_codes = _adding_errors(with_codes=True)
 
 
-@_compiled
+@compiled
 def _count_codes(packed, counts):
     byte = np.uint64(255)
     for i in range(packed.size):
@@ -245,7 +211,7 @@ def _count_codes(packed, counts):
         counts[3, (eight >> np.uint64(56)) & byte] += 1
 
 
-@_compiled
+@compiled
 def _add_zeros(x, tally):
     for i in range(0, x.size, TILE):
         r0, r1 = x[i : i + LANES], x[i + LANES : i + 2 * LANES]
@@ -256,7 +222,7 @@ def _add_zeros(x, tally):
             )
 
 
-@_compiled
+@compiled
 def _add_outside(x, low, high, tally):
     for i in range(0, x.size, TILE):
         r0, r1 = x[i : i + LANES], x[i + LANES : i + 2 * LANES]
@@ -269,7 +235,7 @@ def _add_outside(x, low, high, tally):
             )
 
 
-@_compiled
+@compiled
 def channels(x, levels, lows, highs, errors):
     """Extremes of every row of x and the error of codes 0..levels over its own range.
 
@@ -297,7 +263,7 @@ def channels(x, levels, lows, highs, errors):
         errors[k] = _fold(sums) * (scale * scale)
 
 
-@_compiled
+@compiled
 def _extremes(x, low, high):
     low[:] = np.inf
     high[:] = -np.inf
@@ -313,7 +279,7 @@ def _extremes(x, low, high):
     return least, most
 
 
-@_compiled
+@compiled
 def patterns(x, counts):
     """Set ``counts``, int64 [2^16], to how often each uint16 occurs in x, of fewer than 2^32."""
     tables = np.zeros((COUNTERS, counts.size), np.uint32)

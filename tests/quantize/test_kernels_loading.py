@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwd.quantize import kernels_loading
+from qwd.quantize import kernels_loading, kernels_numba
 from qwd.quantize.kernels_loading import KEPT, NEW, expect, kernels, place
 
 VARIABLES = ("NUMBA_CACHE_DIR", "QWD_CACHE_DIR", "XDG_CACHE_HOME")
@@ -116,7 +116,6 @@ def test_a_place_that_cannot_be_written_is_no_fault(tmp_path):
 
 
 def test_no_place_at_all_is_no_fault(monkeypatch):
-    engine = kernels_loading._load()
     options = []
 
     def njit(**given):
@@ -125,8 +124,8 @@ def test_no_place_at_all_is_no_fault(monkeypatch):
             raise RuntimeError("cannot cache function 'double': no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(engine.numba, "njit", njit)
-    double = engine._compiled(lambda x: 2 * x)
+    monkeypatch.setattr(kernels_numba.numba, "njit", njit)
+    double = kernels_numba.compiled(lambda x: 2 * x)
     assert double(2) == 4
     assert [given.get("cache", False) for given in options] == [True, False]
 
