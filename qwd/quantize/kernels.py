@@ -6,11 +6,11 @@ and then by pairs. The order of every addition is fixed, so that the compiler ca
 instructions without changing a result, and so that neither the number of threads nor the processor
 does.
 
-Divisions would take the most time. The quotient t = d / scale is d * reciprocal,
-corrected by its remainder, t + (d - t * scale) * reciprocal, where d - t * scale is one fused
-multiply-add and exact (Markstein, "Computation of elementary functions on the IBM RISC System/6000
-processor", 1990): ties are ties. It is rounded half to even by adding 1.5 * 2^52: a float64 of that
-size has a spacing of 1, and its lowest bits are the code.
+Divisions would take the most time. The quotient t = d / scale is d * reciprocal, corrected by its
+remainder, t + (d - t * scale) * reciprocal, where d - t * scale is one fused multiply-add and exact
+(Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990): ties
+are ties. It is rounded half to even by adding 1.5 * 2^52: a float64 of that size has a spacing of
+1, and its lowest bits are the code.
 
 Only `qwd.quantize.kernels_loading` imports this module: importing it imports numba, and the first
 call of a kernel compiles it where no earlier process left it in the cache.
@@ -166,7 +166,7 @@ def _position(x, a, scale, reciprocal):
 
 
 def _adding_errors(with_codes: bool) -> Any:
-    """A function for either case: what does not ask for codes takes two thirds of the time."""
+    """A function for either case, so that who asks for no codes does not pay for them."""
 
     def add(x, a, scale, codes, lanes):
         reciprocal = 1 / scale

@@ -4,6 +4,7 @@ import mmap
 import threading
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
@@ -23,16 +24,13 @@ def read_ahead(tensors: Iterable[Tensor]) -> Generator[Tensor, None, None]:
     nothing where it has been read. Nothing is copied, nothing fails.
     """
     left = threading.Event()
-    coming = iter(tensors)
     with ThreadPoolExecutor(1) as pool:
         try:
-            current = next(coming, None)
-            while current is not None:
-                following = next(coming, None)
+            for current, following in pairwise(chain(tensors, [None])):
                 if following is not None and _is_large(following):
                     pool.submit(_touch, following, left)
+                assert current is not None
                 yield current
-                current = following
         finally:
             left.set()
 

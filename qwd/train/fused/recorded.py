@@ -96,7 +96,7 @@ def _settle(made: fx.GraphModule, standing: Sequence[Tensor], changed: set[fx.No
 
 
 def _bind(made: fx.GraphModule, arguments: Sequence[Tensor]) -> None:
-    """Call torch's functions in place of operators, at half the cost, where that is the same."""
+    """Call torch's functions in place of operators, at less cost, where that is the same."""
     operators = {n: n.target for n in made.graph.nodes if isinstance(n.target, OpOverload)}
     before = made.forward(*arguments)
     for node, operator in operators.items():
