@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from qwd.decay import Form
 from qwd.train.compiler import obstacle_to_compiling, quietly
 from qwd.train.fused.figures import WatchedStep
 from qwd.train.fused.gradients import Computed
+from qwd.train.fused.tracing import traced
 from qwd.train.fused.updates import decay
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ class Step:
             return False
         with quietly(), torch.no_grad():
             try:
-                made: Any = torch.compile(self._traced(images, labels, at), dynamic=False)
                 given = (self._copies(), images, labels, at)
+                made = self._made(given)
                 made(*given)
                 before, after = _timed(self._plain, given), _timed(made, given)
             except Exception:  # of a compiler that is broken or lacks something
@@ -130,18 +131,18 @@ class Step:
         """The same to try things on."""
         return tree_map(torch.clone, self.tensors)
 
-    def _traced(self, images: Tensor, labels: Tensor, at: Tensor) -> Callable[..., Any]:
-        """The step as a function that reads nothing but its arguments."""
-        from torch.fx.experimental.proxy_tensor import make_fx
-
+    def _made(self, given: tuple[Any, ...]) -> Callable[..., Any]:
+        """The step as a compiled function, which reads nothing but its arguments."""
         gradients = self.program.gradients
 
-        def step(tensors: Tensors, images: Tensor, labels: Tensor, at: Tensor) -> None:
+        def step(tensors: Tensors, images: Tensor, labels: Tensor, at: Tensor) -> list[Tensor]:
             constants, buffers = list(tensors.constants), list(tensors.buffers)
             found = gradients.compute(tensors.weights, constants, buffers, images, labels)
             self._taken(tensors, self._parts(tensors, at), gradients.computed(found))
+            return []
 
-        return make_fx(step)(self._copies(), images, labels, at)
+        made: Any = torch.compile(traced(step, given), dynamic=False)
+        return lambda *arguments: made(*tree_leaves(list(arguments)))
 
     def _plain(self, tensors: Tensors, images: Tensor, labels: Tensor, at: Tensor) -> None:
         found = self.program.gradients(images, labels)

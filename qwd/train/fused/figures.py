@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from qwd.quantize.arithmetic import arithmetic_dtype
 from qwd.quantize.folding import folded_weight, norm_factor, weight_names
 from qwd.train.evaluation import BATCH
+from qwd.train.fused.gradients import cross_entropies
 from qwd.train.fused.stack import Stack
 from qwd.train.session import Session
 from qwd.train.watch import NO_GRADIENT, raw_of
@@ -108,7 +108,7 @@ def validation(stack: Stack) -> list[tuple[float, float]]:
     for r, each in enumerate(stack.sessions):
         each.watch.dead.alive = {key: mask[r] for key, mask in alive.items()}
     logits, labels = torch.cat(outputs, dim=1), split.labels
-    losses = vmap(F.cross_entropy, in_dims=(0, None))(logits, labels).tolist()
+    losses = vmap(cross_entropies, in_dims=(0, None))(logits, labels).mean(dim=1).tolist()
     right = (logits.argmax(dim=2) == labels).double().mean(dim=1).tolist()
     return list(zip(losses, right, strict=True))
 
@@ -132,8 +132,8 @@ def folded_ranges(stack: Stack) -> list[float | None]:
     for weight in folded.values():
         flat = weight.flatten(1)
         if flat.shape[1]:
-            low, high = flat.aminmax(dim=1)
-            spans.append(flat.shape[1] * (high.double() - low.double()))
+            low, high = flat.amin(dim=1).double(), flat.amax(dim=1).double()
+            spans.append(flat.shape[1] * (high - low))
             sizes.append(flat.shape[1])
     means = (torch.stack(spans).sum(dim=0) / sum(sizes)).tolist() if spans else []
     finite = [mean if abs(mean) < float("inf") else None for mean in means]

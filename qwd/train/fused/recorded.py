@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
-from torch.fx.graph import CodeGen
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
+
+from qwd.train.fused.tracing import FACTS, Facts, traced
 
 ATEN = torch.ops.aten
 VIEWS = (
@@ -31,11 +32,7 @@ class Recorded:
     """
 
     def __init__(self, function: Callable[..., Any], standing: Sequence[Any], given: Sequence[Any]):
-        from torch.fx.experimental.proxy_tensor import make_fx
-
-        # A function: of a bound method torch would count `self` among the arguments.
-        made: Any = make_fx(lambda *arguments: function(*arguments))(*standing, *given)
-        made.graph.set_codegen(CodeGen())  # of the flat lists that these are
+        made = traced(function, (*standing, *given))
         self.standing = tree_leaves(list(standing))
         changed = _changed(made)
         _drop_idle(made, changed)
@@ -81,7 +78,7 @@ def _settle(made: fx.GraphModule, standing: Sequence[Tensor], changed: set[fx.No
         if _is_view(node) and all(each in views for each in node.all_input_nodes):
             views[node] = _result(node, views)
         elif target in OF_SHAPES:
-            of: Tensor = node.meta["val"]
+            of: Facts = node.meta[FACTS]
             constants[node] = target(torch.empty(of.shape, dtype=of.dtype, device=of.device))
         elif all(each in constants for each in node.all_input_nodes):
             constants[node] = _result(node, constants)
@@ -152,11 +149,9 @@ def _replace(made: fx.GraphModule, node: fx.Node, other: Any) -> None:
 
 
 def _layout(node: fx.Node) -> tuple[Any, ...] | None:
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor):
-        return None
-    return value.shape, value.stride(), value.storage_offset()
+    facts: Facts | None = node.meta.get(FACTS)
+    return None if facts is None else (facts.shape, facts.stride, facts.offset)
 
 
 def _dtype(node: fx.Node) -> torch.dtype:
-    return node.meta["val"].dtype
+    return node.meta[FACTS].dtype

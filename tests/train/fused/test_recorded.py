@@ -8,6 +8,8 @@ from torch import Tensor
 
 from qwd.train.fused.recorded import Recorded
 
+KEPT = torch.zeros(3)
+
 
 def of_views(w: Tensor, x: Tensor) -> list[Tensor]:
     return [x.view(2, 3) @ w[:, 1:].reshape(2, 3).t() * 1]
@@ -35,8 +37,14 @@ def a_view(w: Tensor, x: Tensor) -> list[Tensor]:
     return [w[0], x]
 
 
+def of_pairs(w: Tensor, x: Tensor) -> list[Tensor]:
+    largest, places = w.max(dim=1)
+    return [largest + x[:2], places * 1]
+
+
 @pytest.mark.parametrize(
-    "function", [of_views, of_constants, of_changed_constants, constant, of_integers, a_view]
+    "function",
+    [of_views, of_constants, of_changed_constants, constant, of_integers, a_view, of_pairs],
 )
 def test_it_gives_what_the_function_gives(function: Callable[..., list[Tensor]]) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -73,3 +81,18 @@ def test_operators_stay_where_results_differ_from_call_to_call():
     assert sorted(called(recorded)) == ["add.Tensor", "mul.Tensor", "rand_like.default"]
     first, second = recorded(torch.ones(3)), recorded(torch.ones(3))
     assert not torch.equal(first[0], second[0])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda w, x: [x * w.sum().item()],
+        lambda w, x: [x[x > 0]],
+        lambda w, x: [x + torch.tensor([1.0])],
+        lambda w, x: [KEPT],
+    ],
+    ids=["a number", "a size", "a tensor made of numbers", "a tensor of its own"],
+)
+def test_what_the_graph_would_not_know_is_refused(function: Callable[..., list[Tensor]]) -> None:
+    with pytest.raises(ValueError, match=r"depends on elements|neither an argument"):
+        Recorded(function, [torch.ones(2)], [torch.ones(3)])
