@@ -1,4 +1,4 @@
-"""Where a command's figures go beside or instead of the terminal: ``--json`` and ``--csv``."""
+"""Where a command's figures go beside or instead of the terminal: ``--json``, ``--html``, ..."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -8,6 +8,7 @@ import click
 
 from qwd.errors import UsageError
 from qwd.files import check_writable, write_text
+from qwd.registry import RENDERERS
 
 
 class Written(Protocol):
@@ -30,6 +31,22 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
             function
         )
     return function
+
+
+def renderer_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: an option per registered renderer of reports, ``--json PATH`` and so on."""
+    for name in reversed(RENDERERS.names()):
+        help_text = f"write the report as {name}; - for stdout"
+        function = click.option(f"--{name}", name, metavar="PATH", help=help_text)(function)
+    return function
+
+
+def renderers_in(options: dict[str, Any], inputs: Iterable[str] = ()) -> dict[str, str]:
+    """Take the paths of `renderer_options` out of ``options`` and check them as `check_outputs`."""
+    typed = {name: options.pop(name) for name in RENDERERS.names()}
+    targets = {name: path for name, path in typed.items() if path is not None}
+    check_outputs({f"--{name}": path for name, path in targets.items()}, inputs)
+    return targets
 
 
 def check_outputs(targets: Mapping[str, str | None], inputs: Iterable[str] = ()) -> None:
@@ -56,9 +73,17 @@ def check_outputs(targets: Mapping[str, str | None], inputs: Iterable[str] = ())
 
 def deliver(found: Written, json_path: str | None, csv_path: str | None) -> bool:
     """Write what was asked for; whether stdout is left for the table."""
-    for path, text in ((json_path, found.to_json), (csv_path, found.to_csv)):
+    texts = {"json": found.to_json, "csv": found.to_csv}
+    paths = {"json": json_path, "csv": csv_path}
+    asked = {name: path for name, path in paths.items() if path is not None}
+    return write_outputs(asked, lambda name: texts[name]())
+
+
+def write_outputs(targets: Mapping[str, str], text: Callable[[str], str]) -> bool:
+    """Write ``text(name)`` to each path; whether stdout is left for the table."""
+    for name, path in targets.items():
         if path == "-":
-            click.echo(text(), nl=False)
-        elif path is not None:
-            write_text(path, text())
-    return "-" not in (json_path, csv_path)
+            click.echo(text(name), nl=False)
+        else:
+            write_text(path, text(name))
+    return "-" not in targets.values()

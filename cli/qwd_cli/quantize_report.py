@@ -3,7 +3,6 @@
 import gc
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,10 @@ from qwd.registry import RENDERERS
 from qwd.setting import checked
 from qwd.train.layout import REPORT, RUNS, is_finished, is_run
 from qwd_cli.options import Command, read_given, setting_options
-from qwd_cli.outputs import check_outputs
+from qwd_cli.outputs import renderer_options, renderers_in, write_outputs
 
 PAGES = ("md", "html")
 """Renderers for readers, which take the number of tensors to show and their order."""
-
-
-def renderer_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: an option per registered renderer, ``--json PATH`` and so on."""
-    for name in reversed(RENDERERS.names()):
-        help_text = f"write the report as {name}; - for stdout"
-        function = click.option(f"--{name}", name, metavar="PATH", help=help_text)(function)
-    return function
 
 
 @click.command("quantize-report", cls=Command)
@@ -109,9 +100,7 @@ def command(
     if sensitivity_n is not None and not sensitivity:
         raise UsageError(f"--sensitivity-n {sensitivity_n!r}: belongs to --sensitivity")
     read_fix = checked("--fix", parsing.optional(parsing.number(least=0, most=100)), fix)
-    typed_targets = {name: options.pop(name) for name in RENDERERS.names()}
-    targets = {name: path for name, path in typed_targets.items() if path is not None}
-    check_outputs({f"--{name}": path for name, path in targets.items()}, paths)
+    targets = renderers_in(options, paths)
     chosen = read_given(options, of_runs=not paths or any(map(os.path.isdir, paths)))
     found = [Path(path) for path in paths] or _runs()
 
@@ -149,13 +138,11 @@ def command(
         **({} if read_eps is None else {"bn_eps": read_eps}),
     )
     shown = {"top": read_top, "sort": read_sort}
-    for name, path in targets.items():
-        text = RENDERERS.get(name)(made, **(shown if name in PAGES else {}))
-        if path == "-":
-            click.echo(text, nl=False)
-        else:
-            write_text(path, text)
-    if "-" not in targets.values():
+
+    def text(name: str) -> str:
+        return RENDERERS.get(name)(made, **(shown if name in PAGES else {}))
+
+    if write_outputs(targets, text):
         click.echo(render(made, **shown, colour=sys.stdout.isatty()), nl=False)
 
 

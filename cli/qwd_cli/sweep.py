@@ -11,6 +11,7 @@ from qwd.errors import UsageError
 from qwd.registry import EXECUTORS
 from qwd.setting import checked
 from qwd_cli.options import Command, config_option, given, setting_options, settings_in
+from qwd_cli.outputs import renderer_options, renderers_in
 from qwd_cli.sweep_search import refuse_grid_options, refuse_search_options, run_search
 
 
@@ -56,6 +57,7 @@ from qwd_cli.sweep_search import refuse_grid_options, refuse_search_options, run
     help="--search: a database that several machines share; default: a file in the folder",
 )
 @click.option("--seed", metavar="N", help="--search: seed of the draws and of every training  [0]")
+@renderer_options
 @setting_options(without=("wd", "seed", "bits"))
 @config_option
 @click.option("--print-config", is_flag=True, help="print the grid as YAML and stop")
@@ -84,12 +86,16 @@ def command(
     With --search N learning rate, decay and momentum are drawn N times, and the best is found by
     the int8 accuracy on the validation split; --lr 1e-4..1e-1 is then a range to draw from.
     """
+    targets = renderers_in(options, [config_file] if config_file else [])
+    if targets and (print_config or dry_run):
+        raise UsageError(f"--{next(iter(targets))}: --print-config and --dry-run report nothing")
     if search is not None:
         refuse_grid_options(
             {
                 "--cell": cells,
                 "--executor": None if executor == "auto" else executor,
                 "--placebo": placebo,
+                **{f"--{name}": path for name, path in targets.items()},
             }
         )
         run_search(
@@ -145,7 +151,7 @@ def command(
             only=cells,
             watcher=progress,
         )
-        show_sweep(done)
+        show_sweep(done, targets)
         done.check()
 
 

@@ -1,24 +1,29 @@
 """How a sweep looks in a terminal: a line per finished cell, then tables and the verdict."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from qwd.report.render import numbers
+from qwd.registry import RENDERERS
+from qwd.report.render import html, markdown, numbers, tables
 from qwd.report.render.blocks import Block, Heading, Note, Table
 from qwd.report.render.side_by_side import LABELS
-from qwd.report.render.text import render, show
+from qwd.report.render.text import show
 from qwd.report.verdict.figures import Verdict
 from qwd.report.verdict.words import with_interval
 from qwd.setting import short
 from qwd.sweep.executor import Outcome, Task
 from qwd.sweep.session import Sweep, Watcher
+from qwd_cli.outputs import write_outputs
 
 if TYPE_CHECKING:
     from qwd.sweep.planning import Plan
+
+PAGES = {"md": markdown.show, "html": html.show}
+"""Renderers for readers"""
 
 
 class SweepProgress(Watcher):
@@ -91,29 +96,45 @@ def show_plan(plan: "Plan") -> None:
     click.echo(show(blocks), nl=False)
 
 
-def show_sweep(done: Sweep) -> None:
-    """Print what failed, the placebo, and the report with its verdict, which stands last."""
+def show_sweep(done: Sweep, targets: Mapping[str, str]) -> None:
+    """Print the page of a sweep, and write it to ``targets``, paths by renderer.
+
+    What is data, not a page, holds the report alone.
+    """
     if done.elsewhere:
         click.echo(
             f"{len(done.elsewhere)} cells are left to another process, which reports at its end: "
             f"{numbers.listed(done.elsewhere)}",
             err=True,
         )
-    blocks: list[Block] = []
+    page = _page(done)
+
+    def text(name: str) -> str:
+        return PAGES[name](page) if name in PAGES else RENDERERS.get(name)(done.report)
+
+    if targets and done.report is None:
+        click.echo(f"qwd: note: there is no report for --{next(iter(targets))}", err=True)
+        targets = {}
+    if write_outputs(targets, text):
+        click.echo(show(page, colour=sys.stdout.isatty()), nl=False)
+
+
+def _page(done: Sweep) -> list[Block]:
+    """What failed, the placebo, and the report with its verdict, which stands last."""
+    page: list[Block] = []
     errors = {**done.diverged, **{o.cell: o.error or "" for o in done.failed}}
     if errors:
         kinds = [("diverged" if cell in done.diverged else "failed") for cell in errors]
         rows = zip(errors, kinds, errors.values(), strict=True)
-        blocks += [
+        page += [
             Heading("Cells without a result"),
             Table(header=("cell", "", "error"), words=("", "error"), rows=tuple(rows)),
         ]
     if done.placebo and done.placebo.verdict:
-        blocks += _placebo(done.placebo.verdict)
-    if blocks:
-        click.echo(show(blocks, colour=sys.stdout.isatty()))
+        page += _placebo(done.placebo.verdict)
     if done.report:
-        click.echo(render(done.report, colour=sys.stdout.isatty()), nl=False)
+        page += tables.blocks(done.report)
+    return page
 
 
 def _placebo(verdict: Verdict) -> list[Block]:

@@ -111,9 +111,15 @@ def test_the_question_and_its_answer(tmp_path: Path) -> None:
     assert report.verdict is not None
     again = qwd(*args, "--name", "q", cwd=tmp_path)
     assert (again.returncode, "sweeps/q exists" in again.stderr) == (2, True)
-    resumed = qwd(*args, "--name", "q", "--resume", cwd=tmp_path)
+    files = ("--md", "q.md", "--html", "q.html", "--json", "q.json", "--csv", "q.csv")
+    resumed = qwd(*args, "--name", "q", "--resume", *files, cwd=tmp_path)
     assert resumed.stderr == "sweeps/q: 4 cells, 4 of them finished\n"
     assert resumed.stdout == done.stdout
+    assert "\n## Verdict\n" in (tmp_path / "q.md").read_text()
+    assert "<h2>Verdict</h2>" in (tmp_path / "q.html").read_text()
+    stored = (tmp_path / "sweeps" / "q" / "report.json").read_text()
+    assert (tmp_path / "q.json").read_text() == stored
+    assert "wd0-s0" in (tmp_path / "q.csv").read_text()
     other = qwd(*base, "--name", "q", "--resume", "--epochs", 2, cwd=tmp_path)
     assert (other.returncode, "--epochs 2: the sweep in sweeps/q has 1" in other.stderr) == (
         2,
@@ -122,10 +128,13 @@ def test_the_question_and_its_answer(tmp_path: Path) -> None:
 
 
 def test_where_every_cell_diverged_it_is_exit_6(tmp_path: Path) -> None:
-    done = qwd("sweep", *SMALL, "--lr", "1e12", "--wd", "0,1", "--seeds", 1, cwd=tmp_path)
+    args = ("--lr", "1e12", "--wd", "0,1", "--seeds", 1, "--html", "q.html")
+    done = qwd("sweep", *SMALL, *args, cwd=tmp_path)
     assert done.returncode == 6
     assert "every cell diverged, the first wd0-s0" in last_line(done.stderr)
     assert "wd1-s0" in done.stdout
+    assert "there is no report for --html" in done.stderr
+    assert not (tmp_path / "q.html").exists()
 
 
 @pytest.mark.parametrize(

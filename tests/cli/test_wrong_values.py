@@ -160,6 +160,8 @@ CONTRADICTIONS = {
     "sweep --wd 1e-4 --mean 1 --print-config": "--mean and --std go together",
     "sweep --lr-every 9 --print-config": "--lr-every 9: belongs to --lr-schedule step",
     "sweep --cell x --dry-run": "--cell 'x'",
+    "sweep --html x --dry-run": "--html: --print-config and --dry-run report nothing",
+    "sweep --html x --search 3": "--html x: belongs to a grid, not to --search",
     "sweep --backend onx --print-config": "--backend 'onx'",
     "train --device cuda:x": "--device 'cuda:x': expected auto, cpu, cuda or cuda:N",
     "train --qat --amp": "--amp",

@@ -1,10 +1,13 @@
 """A report as one self-contained HTML page: no script, nothing loaded from elsewhere."""
 
+from collections.abc import Iterable
+
 from jinja2 import Environment
 
 from qwd.printable import printable
 from qwd.report.figures import Report
 from qwd.report.render import tables
+from qwd.report.render.blocks import Block
 
 PAGE = """\
 <!doctype html>
@@ -54,8 +57,13 @@ PAGE = """\
 
 
 def render(report: Report, *, top: int | None = None, sort: str | None = None) -> str:
-    """The report as an HTML page; ``top`` and ``sort`` as in the text. Names in it are escaped."""
+    """The report as an HTML page; ``top`` and ``sort`` as in the text."""
+    return show(tables.blocks(report, top, sort))
+
+
+def show(blocks: Iterable[Block]) -> str:
+    """A page of blocks as HTML; names in it are escaped."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.keep_trailing_newline = True
     environment.filters["printable"] = printable
-    return environment.from_string(PAGE).render(page=tables.blocks(report, top, sort))
+    return environment.from_string(PAGE).render(page=blocks)
