@@ -12,6 +12,7 @@ from qwd import parsing
 from qwd.errors import InputError, QwdError, UsageError
 from qwd.files import write_text
 from qwd.registry import RENDERERS
+from qwd.report.prefetch import prefetch
 from qwd.setting import checked
 from qwd.train.layout import REPORT, RUNS, is_finished, is_run
 from qwd_cli.options import Command, read_given, setting_options
@@ -104,6 +105,7 @@ def command(
     chosen = read_given(options, of_runs=not paths or any(map(os.path.isdir, paths)))
     found = [Path(path) for path in paths] or _runs()
 
+    prefetch(found)
     # What is imported stays: to look through it for garbage takes a third of a second.
     gc.disable()
     import torch
