@@ -39,7 +39,7 @@ def blocks(verdict: Verdict) -> Iterator[Block]:
 def _setting(setting: SettingVerdict, *, several: bool) -> Iterator[Block]:
     if several:
         yield Heading(setting.name)
-    yield Note(setting.answer)
+    yield from (Note(line) for line in setting.answer.split("\n"))
     yield _primary(setting)
     yield _exploratory(setting)
     parts = [

@@ -1,4 +1,4 @@
-"""The question of the project, answered in one paragraph that says no more than the tests do.
+"""The question of the project, answered in sentences that say no more than the tests do.
 
 Does more decay keep raw ranges more compact; does what int8 sees follow; does int8 accuracy?
 """
@@ -13,7 +13,10 @@ from qwd.report.verdict.words import Word, with_interval
 
 
 def answer(reference: Arm, contrasts: Sequence[Contrast], least: int) -> str:
-    """What the contrasts with one reference say; ``least`` is how many pairs a test needs."""
+    """What the contrasts with one reference say, a line for each thought.
+
+    ``least`` is how many pairs a test needs.
+    """
     sentences = [
         f"Against {reference.name}, {_pairs(contrasts)}, with 95 % intervals in brackets.",
         *conclusions(reference, contrasts),
@@ -42,7 +45,7 @@ def answer(reference: Arm, contrasts: Sequence[Contrast], least: int) -> str:
         _factors(contrasts),
         _too_few(contrasts, least),
     ]
-    return " ".join(sentence for sentence in sentences if sentence)
+    return "\n".join(sentence for sentence in sentences if sentence)
 
 
 def _pairs(contrasts: Sequence[Contrast]) -> str:

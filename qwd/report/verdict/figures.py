@@ -129,7 +129,7 @@ class SettingVerdict:
     reference: Arm
     contrasts: tuple[Contrast, ...]
     answer: str
-    """the question of the project, answered in words"""
+    """the question of the project, answered in words, a line for each thought"""
 
 
 @dataclass(frozen=True, kw_only=True)

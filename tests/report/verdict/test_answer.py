@@ -36,10 +36,10 @@ def grid(seeds: int, **of_decays: tuple[float, ...]) -> list[ModelReport]:
 def test_a_smaller_raw_range_that_int8_does_not_see() -> None:
     text = answer(two_decays())
     assert text.startswith(
-        "Against wd 1e-5, paired over 8 seeds, with 95 % intervals in brackets. With wd 1e-4 in "
+        "Against wd 1e-5, paired over 8 seeds, with 95 % intervals in brackets.\nWith wd 1e-4 in "
         "place of wd 1e-5, raw ranges are more compact and the ranges that int8 sees stay "
         "equivalent within 5 %; int8 accuracy stays equivalent within 0.5 pp: the more compact "
-        "range does not help it beyond that. Does more decay keep raw ranges more compact? Yes: "
+        "range does not help it beyond that.\nDoes more decay keep raw ranges more compact? Yes: "
     )
     assert re.search(
         r"raw ranges more compact\? Yes: more compact at wd 1e-4 \(-\d+\.\d\d %, ", text
@@ -144,5 +144,7 @@ def test_it_never_says_no_difference(seed: int, factor: float, seeds: int) -> No
 
 
 @pytest.mark.parametrize("seeds", [2, 8])
-def test_one_line_without_markup(seeds: int) -> None:
-    assert answer(two_decays(seeds)).isprintable()
+def test_lines_without_markup(seeds: int) -> None:
+    lines = answer(two_decays(seeds)).split("\n")
+    assert len(lines) > 5
+    assert all(line.isprintable() and line[0].isupper() for line in lines)
