@@ -236,9 +236,10 @@ def _finished(
         models = {name: each.model for name, each in now.items() if each.model is not None}
         unended = [n for n, each in now.items() if not each.ended and n not in _names(failed)]
         elsewhere = tuple(name for name in unended if claimed(claim_folder(folder, name)))
+        diverged = {n: each.diverged for n, each in now.items() if each.diverged is not None}
         report, placebo, notes = None, None, ()
         if not elsewhere:
-            report, placebo, notes = gathered(design, cells, models, folder)
+            report, placebo, notes = gathered(design, cells, models, diverged, folder)
     for text in notes:
         watcher.note(text)
     return Sweep(
@@ -246,7 +247,7 @@ def _finished(
         design=design,
         cells=cells,
         models=models,
-        diverged={n: each.diverged for n, each in now.items() if each.diverged is not None},
+        diverged=diverged,
         failed=failed,
         elsewhere=elsewhere,
         report=report,

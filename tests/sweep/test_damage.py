@@ -74,6 +74,13 @@ def test_a_cell_that_diverged_is_a_result(tmp_path: Path, here: Here) -> None:
     assert set(done.models) == {"wd0-lr0.1-s0", "wd1e-4-lr0.1-s0"}
     assert "training diverged in epoch 1" in done.diverged["wd0-lr1e+12-s0"]
     done.check()
+    # It is reported, and the tests that it was to be part of are counted.
+    assert done.report is not None
+    assert load_report(folder) == done.report
+    found = done.report.verdict
+    assert found is not None
+    assert (found.family_size, found.diverged) == (6, ("wd0-lr1e+12-s0", "wd1e-4-lr1e+12-s0"))
+    assert "in no comparison: wd0-lr1e+12-s0, wd1e-4-lr1e+12-s0" in str(done.report)
     here.computed.clear()
     again, _ = resumed(folder)
     assert (here.computed, again.diverged) == ([], done.diverged)

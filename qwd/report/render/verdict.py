@@ -32,6 +32,11 @@ def blocks(verdict: Verdict) -> Iterator[Block]:
         f"{verdict.family_size} tests, which takes {verdict.seeds_for_a_test} seeds at least. All "
         "else is exploratory: 95 % intervals, no test."
     )
+    if verdict.diverged:
+        yield Note(
+            f"Diverged, and in no comparison: {numbers.listed(verdict.diverged)}. Their decays are "
+            "compared by the seeds that are left, if any."
+        )
     if verdict.left_out:
         yield Note(f"Left out, of no comparison: {numbers.listed(verdict.left_out)}.")
 

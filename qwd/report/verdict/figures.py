@@ -143,3 +143,5 @@ class Verdict:
     settings: tuple[SettingVerdict, ...]
     left_out: tuple[str, ...]
     """models that are compared with none: of no known seed or decay, or alone in their setting"""
+    diverged: tuple[str, ...] = ()
+    """trainings of the grid that came to no model"""

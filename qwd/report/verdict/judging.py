@@ -19,24 +19,36 @@ SMALLEST = 1e-300
 Pairs = Sequence[tuple[ModelReport, ModelReport]]
 
 
-def verdict(models: Sequence[ModelReport], reference: float | None = None) -> Verdict:
+def verdict(
+    models: Sequence[ModelReport],
+    reference: float | None = None,
+    *,
+    family_size: int | None = None,
+    diverged: Sequence[str] = (),
+) -> Verdict:
     """Compare each decay with the reference, seed by seed, in every setting there is.
 
     Models of one setting differ in decay (its coefficient, form and all else that describes it)
     and seed alone; models that differ in more than that are of several settings, each with its
     own line of decays and answer. ``reference`` is the wd that the others are compared with
     (default: the arm of the least dose). The primary family is raw range, folded range and int8
-    accuracy of every pair of decays in every setting, m = 3 x pairs, corrected by Holm's method.
+    accuracy of every pair of decays in every setting, m = 3 x pairs, corrected by Holm's method;
+    of a grid that lost a decay, ``family_size`` is the m that was planned, and ``diverged`` names
+    the trainings that are missing.
 
     Raises UsageError where there are no two decays of one setting, where a setting has none with
     the reference's wd, and where a decay has two runs of one seed.
     """
     made, left_out = lines(models, reference)
-    return judge(made, left_out)
+    return judge(made, left_out, family_size=family_size, diverged=diverged)
 
 
 def judge(
-    made: Sequence[Line], left_out: Sequence[str] = (), *, family_size: int | None = None
+    made: Sequence[Line],
+    left_out: Sequence[str] = (),
+    *,
+    family_size: int | None = None,
+    diverged: Sequence[str] = (),
 ) -> Verdict:
     """The verdict on lines of decays; `verdict` makes them of models, a caller may by itself.
 
@@ -44,7 +56,7 @@ def judge(
     ``family_size`` is that of a larger family that these tests are a part of.
     """
     contrasts = [(line, other) for line in made for other in line.others]
-    tests = family_size or len(PRIMARY) * len(contrasts)
+    tests = max(family_size or 0, len(PRIMARY) * len(contrasts))
     pairs = [paired(line.reference, other) for line, other in contrasts]
     samples = [samples_of(found) for found in pairs]
     changes = iter(decided([s for of_one in samples for s in of_one], tests))
@@ -61,6 +73,7 @@ def judge(
             _setting(line, tuple(next(of_lines) for _ in line.others), least) for line in made
         ),
         left_out=tuple(left_out),
+        diverged=tuple(diverged),
     )
 
 
