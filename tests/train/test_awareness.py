@@ -19,7 +19,7 @@ from qwd.train.data import load
 from qwd.train.evaluation import accuracy, logits
 from qwd.train.session import Session, train
 from qwd.train.start import continued, starting_network
-from tests.train.test_session import StopAfter, StoppedError
+from tests.train.test_resuming import StopAfter, StoppedError
 
 SHORT = TrainConfig(epochs=4, batch_size=64, threads=1)
 AWARE = replace(SHORT, qat=True, bits=4, observer_epochs=2, norm_epochs=3)

@@ -17,7 +17,7 @@ from qwd.train.forward import Forward, memory_format
 from qwd.train.progress import Plan, Watcher
 from qwd.train.run import Run
 from qwd.train.session import train
-from tests.train.test_session import with_dropout
+from tests.train.test_resuming import with_dropout
 
 CPU = torch.device("cpu")
 SHORT = TrainConfig(epochs=2, batch_size=128, threads=1, model="mlp", compile=True)
