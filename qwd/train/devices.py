@@ -26,6 +26,13 @@ def device_called(name: str) -> torch.device:
     return device
 
 
+def without_tf32() -> contextlib.AbstractContextManager[None]:
+    """Convolutions inside are float32 on a GPU too, and the same at every call."""
+    # Left to itself, `flags` turns cuDNN off.
+    on = torch.backends.cudnn.enabled
+    return torch.backends.cudnn.flags(enabled=on, deterministic=True, allow_tf32=False)
+
+
 @contextlib.contextmanager
 def enough_memory(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """A device that runs out of memory inside is a UsageError that says what helps."""

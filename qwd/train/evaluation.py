@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qwd.train.data import Split
+from qwd.train.devices import without_tf32
 
 BATCH = 500
 """Images per forward pass: large enough to be fast, small enough for 224 px images."""
@@ -19,8 +20,8 @@ def logits(network: nn.Module, split: Split, device: torch.device) -> Tensor:
     training = network.training
     network.train(False)
     try:
-        # Without TF32 a GPU's float is the CPU's, against which int8 kernels are compared.
-        with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        # A GPU's float is the CPU's then, against which int8 kernels are compared.
+        with without_tf32():
             batches = split.batches(None, BATCH, device=device)
             outputs = [network(images).float().cpu() for images, _ in batches]
     finally:

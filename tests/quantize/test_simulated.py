@@ -17,6 +17,7 @@ from qwd.quantize.backend import quantize as quantized
 from qwd.quantize.schemes import KINDS, Scheme, parse_scheme
 from qwd.quantize.simulated import SimulatedNetwork
 from qwd.registry import MODELS
+from qwd.train.devices import without_tf32
 from tests.quantize.deployed import batches, deployed
 from tests.quantize.networks import Wired
 from tests.quantize.simulating import STATIC, exact_when_off, grid_of, made, small_images
@@ -281,7 +282,7 @@ def test_what_is_refused(network: nn.Module, scheme: str, reason: str) -> None:
 def test_on_a_gpu_it_computes_the_same(name: str) -> None:
     network, images = deployed("resnet20"), batches()[0]
     found = quantized(network, parse_scheme(name), batches())
-    with torch.no_grad(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+    with torch.no_grad(), without_tf32():
         expected = found(images)
         moved = copy.deepcopy(found).cuda()
         outputs = moved(images.cuda())
