@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from qwd.quantize.arithmetic import arithmetic_dtype
 from qwd.quantize.folding import folded_weight, norm_factor, weight_names
+from qwd.train.devices import without_tf32
 from qwd.train.evaluation import BATCH
 from qwd.train.fused.gradients import cross_entropies
 from qwd.train.fused.stack import Stack
@@ -21,7 +22,8 @@ from qwd.train.session import Session
 from qwd.train.watch import NO_GRADIENT, raw_of
 
 IMAGES = 16384
-"""times replicas, in a forward pass; no more than `BATCH` images"""
+"""of `SIDE` pixels a side, times replicas, in a forward pass; no more than `BATCH` images"""
+SIDE = 32
 
 
 class Replica(Session):
@@ -97,9 +99,10 @@ def validation(stack: Stack) -> list[tuple[float, float]]:
             outputs = functional_call(network, tensors, (images,))
             return outputs.float(), dict(dead.alive)
 
-    size = max(16, min(BATCH, IMAGES // len(stack.sessions)))
+    larger = max(1, (session.data.image_size / SIDE) ** 2)
+    size = max(16, min(BATCH, int(IMAGES / larger) // len(stack.sessions)))
     outputs, alive = [], {}
-    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+    with without_tf32():
         for images, _ in split.batches(None, size, device=stack.device):
             found, masks = vmap(forward, in_dims=(0, None))(state, images)
             outputs.append(found.cpu())

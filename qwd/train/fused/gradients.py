@@ -14,6 +14,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from qwd.errors import reason
+from qwd.train.devices import without_tf32
 from qwd.train.forward import loss
 from qwd.train.fused.recorded import Recorded
 from qwd.train.fused.stack import NotCarriedError, Stack
@@ -58,10 +59,11 @@ def alone(session: Session, images: Tensor, labels: Tensor) -> Alone:
         return tensor
 
     network.train()
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        mean = loss(functional_call(network, {**own, **buffers}, (images,)), labels)
     trainable = {name: p for name, p in own.items() if p.requires_grad}
-    found = torch.autograd.grad(mean, list(trainable.values()), allow_unused=True)
+    with without_tf32():
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            mean = loss(functional_call(network, {**own, **buffers}, (images,)), labels)
+        found = torch.autograd.grad(mean, list(trainable.values()), allow_unused=True)
     pairs = zip(trainable, found, strict=True)
     return Alone({name: g for name, g in pairs if g is not None}, sum(kept.values()))
 
@@ -105,6 +107,8 @@ class Gradients:
         try:
             with torch.no_grad():
                 self._mapped("error", *self._standing(), images, labels)
+        except torch.OutOfMemoryError:  # fewer replicas may do
+            raise
         except RuntimeError as error:
             if "randomness" in str(error):
                 return True
@@ -115,7 +119,8 @@ class Gradients:
 
     def check(self, images: Tensor, labels: Tensor, expected: dict[str, Tensor]) -> None:
         """NotCarriedError where the first replica's gradients are not the ``expected`` ones."""
-        found = self(images, labels).gradients
+        with without_tf32():  # whose rounding is as large as the limit
+            found = self(images, labels).gradients
         limit = AGREEMENT.get(self.stack.dtype, 1e-2)
         apart = norm = 0.0
         for name, replicas in zip(self.names, found, strict=True):
@@ -123,7 +128,9 @@ class Gradients:
             apart += float((replicas[0] - right).double().square().sum())
             norm += float(right.double().square().sum())
         if not apart <= limit**2 * norm:
-            raise NotCarriedError("its gradients under vmap are not those of the model alone")
+            raise NotCarriedError(
+                "its gradients, or random numbers, under vmap are not those of the model alone"
+            )
 
     def compute(self, *given: Any) -> list[Tensor]:
         """What a batch gives, as a function of the stack's weights, constants and buffers too."""
