@@ -188,16 +188,19 @@ class _Replayed:
         inputs: tuple[Tensor, ...],
     ):
         self.inputs = tuple(each.clone() for each in inputs)
-        # Libraries set themselves up at their first calls, which a graph must not hold.
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(3):
-                step(copies, *self.inputs)
-        torch.cuda.current_stream().wait_stream(beside)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            step(tensors, *self.inputs)
+        # The device at hand is the first one, whichever these tensors are on.
+        with torch.cuda.device(tensors.weights.device):
+            beside = torch.cuda.Stream()
+            beside.wait_stream(torch.cuda.current_stream())
+            # Around the graph as well, which leaves its stream in place where it fails.
+            with torch.cuda.stream(beside):
+                # Libraries set themselves up at their first calls, which a graph must not hold.
+                for _ in range(3):
+                    step(copies, *self.inputs)
+                self.graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graph, stream=beside):
+                    step(tensors, *self.inputs)
+            torch.cuda.current_stream().wait_stream(beside)
 
     def __call__(self, *inputs: Tensor) -> None:
         for own, new in zip(self.inputs, inputs, strict=True):

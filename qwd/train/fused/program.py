@@ -79,8 +79,8 @@ class Program:
             ended(self)
             if not self.tried and pays((until - self.epochs) * self.seconds):
                 self.tried = True
-                self.step.compile(*self.example)
-                self.step.capture(*self.example)
+                if self.step.compile(*self.example):
+                    self.step.capture(*self.example)
 
     def run_epoch(self) -> None:
         """One epoch of all replicas; their rows are appended to their histories."""
