@@ -16,6 +16,7 @@ from qwd.train.devices import device_called
 from qwd.train.fused.compiling import COST, GAIN, pays
 from qwd.train.fused.figures import Replica
 from qwd.train.fused.fitting import kind, obstacle
+from qwd.train.fused.memory import replicas_that_fit
 from qwd.train.fused.program import NotCarriedError, Program, SeedsApartError
 from qwd.train.models.known import known
 from qwd.train.prepare import data_for
@@ -146,7 +147,8 @@ def measured(tasks: Sequence[Task], foreign: bool = True) -> Measured:
             first = Replica(config, data, device)
             if not foreign and not known(first.network):
                 return Measured(why=FOREIGN)
-            sessions = [Replica(task.config, data, device) for task in tasks]
+            fitting = tasks[: replicas_that_fit(first)]
+            sessions = [Replica(task.config, data, device) for task in fitting]
             try:
                 program = Program(sessions)
             except SeedsApartError:

@@ -17,7 +17,7 @@ from qwd.sweep.work import throw_away
 from qwd.train import filing, seeding
 from qwd.train.devices import device_called
 from qwd.train.fused.figures import Replica
-from qwd.train.fused.memory import replicas_that_fit
+from qwd.train.fused.memory import release, replicas_that_fit
 from qwd.train.fused.program import NotCarriedError, Program, SeedsApartError
 from qwd.train.layout import is_finished, is_run
 from qwd.train.prepare import data_for
@@ -39,10 +39,23 @@ def train_together(tasks: Sequence[Task]) -> str | None:
 
     Half a training is gone on with. A cell that needs more than training, because another process
     has it or its folder cannot be read, is left to `qwd.sweep.work.compute`, as are all cells that
-    have no weights at the end. Divergences are stored.
+    have no weights at the end. Divergences are stored. Where memory runs out, halves are tried.
     """
+    device = device_called(tasks[0].config.device)
+    try:
+        return _tried(tasks, device)
+    except torch.OutOfMemoryError:
+        pass  # whose frames hold tensors until this block ends
+    finally:
+        release(device)
+    if len(tasks) == 1:
+        return "out of memory"
+    half = len(tasks) // 2
+    return train_together(tasks[:half]) or train_together(tasks[half:])
+
+
+def _tried(tasks: Sequence[Task], device: torch.device) -> str | None:
     config = tasks[0].config
-    device = device_called(config.device)
     try:
         with contextlib.ExitStack() as held, seeding.reproducible(device, config.threads):
             members = list(_members(tasks, held, device))
@@ -57,7 +70,7 @@ def train_together(tasks: Sequence[Task]) -> str | None:
     except QwdError as error:
         return str(error)
     except torch.OutOfMemoryError:
-        return "out of memory"
+        raise
     except Exception as error:  # of a model or data set that anyone may have written
         return f"{type(error).__name__}: {reason(error)}"
     return None
@@ -104,6 +117,7 @@ def _trained(members: Sequence[Member], until: int) -> Iterator[Member]:
 
 
 def _run(members: Sequence[Member], until: int) -> Iterator[Member]:
+    release(members[0].session.device)
     program = Program([member.session for member in members])
     keeper = _Keeper(members)
     program.run(until, keeper.epoch_ended)

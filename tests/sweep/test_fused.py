@@ -1,10 +1,12 @@
 """The fused executor: what is one program, what is not, and that its cells are ordinary ones."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from qwd.config import TrainConfig
@@ -18,13 +20,26 @@ from qwd.sweep.together import train_together
 from qwd.sweep.trials import Estimate
 from qwd.sweep.work import compute
 from qwd.train.fused.compiling import COST, GAIN
+from qwd.train.fused.figures import Replica
 from qwd.train.fused.fitting import kind, obstacle
+from qwd.train.fused.program import Program
 from qwd.train.layout import CHECKPOINT, WEIGHTS
 from qwd.train.run import read_run
 from qwd.train.session import train
 from tests.sweep.small import tasks, weights
 
 HERE = "tests.sweep.test_fused"
+
+
+def program_of_at_most(replicas: int) -> Callable[[Sequence[Replica]], Program]:
+    """A `Program`, where memory is enough for so many."""
+
+    def made(sessions: Sequence[Replica]) -> Program:
+        if len(sessions) > replicas:
+            raise torch.OutOfMemoryError
+        return Program(sessions)
+
+    return made
 
 
 def deciding(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
@@ -132,6 +147,18 @@ def test_a_program_that_pays_to_compile_is_expected_to_be(tmp_path: Path) -> Non
     assert long.compiled(10) == pytest.approx(GAIN * 0.005 + COST / 100_000)
     assert long.factor(10) == pytest.approx(GAIN / 2 + COST / 1000)
     assert Measured(alone=0.01, together=0.005, steps=10).factor(10) == 0.5
+
+
+def test_where_memory_runs_out_fewer_are_trained_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = tasks(tmp_path, epochs=1)
+    monkeypatch.setattr("qwd.sweep.together.Program", program_of_at_most(0))
+    assert train_together(some) == "out of memory"
+    assert not any((task.folder / WEIGHTS).exists() for task in some)
+    monkeypatch.setattr("qwd.sweep.together.Program", program_of_at_most(2))
+    assert train_together(some) is None
+    assert all((task.folder / WEIGHTS).exists() for task in some)
 
 
 def test_cells_are_whole_runs_trained_together(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """How many replicas fit: the memory found, over what one of them needs."""
 
+import gc
 import os
 
 import torch
@@ -29,8 +30,16 @@ def replicas_that_fit(session: Session) -> int:
 def free(device: torch.device) -> int:
     """Bytes of memory that nobody uses."""
     if device.type == "cuda":
+        release(device)
         return torch.cuda.mem_get_info(device)[0]
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):  # not a name that this system knows
         return 1 << 30
+
+
+def release(device: torch.device) -> None:
+    """Let go of what programs that have ended hold on a GPU, and of what torch keeps for later."""
+    if device.type == "cuda":
+        gc.collect()  # a program and its step refer to each other
+        torch.cuda.empty_cache()
