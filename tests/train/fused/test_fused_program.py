@@ -171,13 +171,28 @@ def test_without_a_compiler_steps_are_not_compiled(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_gives_the_weights_of_ordinary_training_there() -> None:
-    base = {"epochs": 2, "model": f"{HERE}:cnn", "device": "cuda"}
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize("model", ["cnn", "partly"])
+def test_a_gpu_gives_the_weights_of_ordinary_training_there(
+    model: str, compiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpu = torch.device("cuda")
+    if compiles and obstacle_to_compiling(gpu):
+        pytest.skip("no Triton")
+    monkeypatch.setattr(gradients, "known", lambda network: True)
+    base = {"epochs": 2, "model": f"{HERE}:{model}", "device": "cuda"}
     alone, together = made(base, SEEDS, Session, gpu), made(base, SEEDS, device=gpu)
     trained_alone(alone, gpu)
     with seeding.reproducible(gpu, 1):
         running = Program(together)
+        captured = running.step.replayed
+        assert captured is not None
+        if compiles:
+            found = iter([2.0, 1.0])
+            monkeypatch.setattr(compiling, "_timed", lambda step, given: next(found))
+            assert running.step.compile(*running.example)
+            running.step.capture(*running.example)
+            assert running.step.replayed is not captured
         running.run(2)
         running.write_back()
     assert max(map(apart, together, alone)) < 1e-9
