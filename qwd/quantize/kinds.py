@@ -1,6 +1,7 @@
 """What each tensor of a network is: told by its class, or without one by name and shape."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
@@ -42,21 +43,22 @@ def state_kinds(
     """The kind of every tensor of a state dict, by names and shapes alone.
 
     ``norms`` are prefixes of BatchNorms, ``transposed`` weights whose outputs are along axis 1. A
-    convolution is grouped where the layer before it in its block gives more channels than it takes;
-    one that takes a single channel is depthwise, unless its input is a picture of one channel; see
+    convolution is grouped where the one before it in its block gives more channels than it takes,
+    unless that takes as many, for then they are parallel; one that takes a single channel is
+    depthwise, unless its input is a picture of one channel; see
     `qwd.quantize.pairing_names.gray_stem`.
     """
     norms, transposed = set(norms), set(transposed)
     stem = gray_stem({name: tuple(tensor.shape) for name, tensor in state.items()})
     kinds: dict[str, str] = {}
-    before: dict[str, int] = {}
+    block = _blocks(state)
+    before: dict[str, str] = {}
     for name in sorted(state, key=natural):
         tensor, (prefix, _, last) = state[name], name.rpartition(".")
         if tensor.ndim < 2:
             kinds[name] = _vector(name, prefix in norms, tensor)
             continue
-        scope = prefix.rpartition(".")[0]
-        inputs, previous = tensor.shape[1], before.get(scope)
+        previous = before.get(block.get(name, ""))
         if tensor.ndim == 2:
             kinds[name] = _matrix(name)
         elif not last.startswith(("weight", "kernel")):
@@ -65,13 +67,30 @@ def state_kinds(
             kinds[name] = "transposed"
         elif name != stem and _spatial(tensor) and tensor.shape[1] == 1 < tensor.shape[0]:
             kinds[name] = "depthwise"
-        elif previous and previous != inputs and _shows_groups(tensor, previous):
+        elif previous and _shows_groups(tensor, state[previous], kinds[previous]):
             kinds[name] = "grouped"
         else:
             kinds[name] = "convolution"
-        if last == "weight":
-            before[scope] = tensor.shape[0]
+        if name in block:
+            before[block[name]] = name
     return kinds
+
+
+def _blocks(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """The block of every convolution; a module that holds nothing but one is no block of its own.
+
+    So ``conv2.conv``, beside its norm, is a layer of the block of ``conv2``.
+    """
+    paths = {
+        name: name.split(".")[:-1]
+        for name, tensor in state.items()
+        if tensor.ndim > 2 and name.endswith(".weight")
+    }
+    held = Counter(tuple(path[:n]) for path in paths.values() for n in range(len(path)))
+    return {
+        name: ".".join(path[: max(n for n in range(len(path)) if held[*path[:n]] > 1 or not n)])
+        for name, path in paths.items()
+    }
 
 
 def output_axes(state: Mapping[str, Tensor], kinds: Mapping[str, str]) -> dict[str, int]:
@@ -153,7 +172,9 @@ def _spatial(tensor: Tensor) -> bool:
     return tensor.ndim > 2 and max(tensor.shape[2:]) > 1
 
 
-def _shows_groups(tensor: Tensor, previous: int) -> bool:
-    groups, rest = divmod(previous, tensor.shape[1])
-    fits = not rest and groups > 2 and tensor.shape[0] % groups == 0
-    return fits and _spatial(tensor) and tensor.shape[0] == previous
+def _shows_groups(tensor: Tensor, previous: Tensor, kind: str) -> bool:
+    inputs = tensor.shape[1]
+    if inputs in (0, previous.shape[1]):
+        return kind == "grouped" and _spatial(tensor)
+    groups, rest = divmod(len(previous), inputs)
+    return not rest and groups > 2 and _spatial(tensor) and len(tensor) == len(previous)

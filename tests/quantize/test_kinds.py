@@ -9,8 +9,10 @@ from qwd.quantize.pairing import find_norms, pair_norms
 from qwd.train import vision
 from qwd.train.models import build
 
+NETWORKS = ["resnet18", "mobilenet_v2", "densenet121", "resnext50_32x4d"]
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "resnext50_32x4d"])
+
+@pytest.mark.parametrize("name", [*NETWORKS, "squeezenet1_1"])
 def test_names_and_shapes_say_what_classes_say(name: str):
     with torch.device("meta"):
         model = vision.models.get_model_builder(name)(weights=None)
@@ -32,6 +34,24 @@ def test_one_depthwise_layer_behind_a_stem_for_colours():
     assert state_kinds(state, ())["b.weight"] == "depthwise"
     del state["a.weight"]
     assert state_kinds(state, ())["b.weight"] == "convolution"
+
+
+@pytest.mark.parametrize("name", ["b{}.conv{}.conv", "b{}.f.{}.0"])
+def test_groups_of_a_convolution_in_a_module_of_its_own(name: str):
+    shapes = {1: (48, 32, 1, 1), 2: (48, 8, 3, 3), 3: (32, 48, 1, 1)}
+    state = {
+        f"{name.format(block, n)}.weight": torch.zeros(shape)
+        for block in range(2)
+        for n, shape in shapes.items()
+    }
+    kinds = state_kinds(state, ())
+    grouped = [f"{name.format(block, 2)}.weight" for block in range(2)]
+    assert [n for n in state if kinds[n] == "grouped"] == grouped
+
+
+def test_a_convolution_without_inputs():
+    state = {"a.conv1.weight": torch.zeros(8, 3, 3, 3), "a.conv2.weight": torch.zeros(8, 0, 3, 3)}
+    assert state_kinds(state, ())["a.conv2.weight"] == "convolution"
 
 
 LAYERS = {"attn": (8, 24), "proj": (8, 8), "up": (8, 32), "down": (32, 8)}
