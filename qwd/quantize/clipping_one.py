@@ -29,13 +29,8 @@ def clip_and_sqnr(w: Tensor, a: float, b: float) -> tuple[float, float, float | 
     and b themselves. The SQNR is that of all finite elements.
     """
     dtype = arithmetic_dtype(w.dtype)
-    step = -(-w.numel() // SAMPLE) | 1  # odd, so that it meets all columns of most matrices
-    drawn, first = [], 0
-    for part in _parts(w):
-        drawn.append(part[first::step].to(dtype))
-        first = (first - part.numel()) % step
-    values = torch.cat(drawn)
-    values = values[values.isfinite()].sort().values
+    values, step = sample(w)
+    values = values.sort().values
     counts = torch.full_like(values, step)
     ends = values.new_tensor([a, b])
     if step > 1:
@@ -53,6 +48,17 @@ def clip_and_sqnr(w: Tensor, a: float, b: float) -> tuple[float, float, float | 
         signals.append(float(exact.square().sum()))
         errors.append(float(rounded.sub_(exact).square_().sum()))
     return float(lo), float(hi), sqnr_db(math.fsum(signals), math.fsum(errors))
+
+
+def sample(w: Tensor) -> tuple[Tensor, int]:
+    """The finite ones of every k-th element of a tensor, about `SAMPLE` of them at most, and k."""
+    step = -(-w.numel() // SAMPLE) | 1  # odd, so that it meets all columns of most matrices
+    drawn, first = [], 0
+    for part in _parts(w):
+        drawn.append(part[first::step].to(arithmetic_dtype(w.dtype)))
+        first = (first - part.numel()) % step
+    values = torch.cat(drawn)
+    return values[values.isfinite()], step
 
 
 def _ranges(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from qwd.quantize.channels import FLOORS
-from qwd.quantize.clipping_one import clip_and_sqnr
+from qwd.quantize.clipping_one import clip_and_sqnr, sample
 from qwd.quantize.figures import WeightFigures
+from qwd.quantize.statistics_assembly import expected_sqnr_db
 from qwd.report.tensors import ChannelReport
 
 MOST = 4
@@ -27,6 +28,9 @@ FEW = 20
 """elements beyond 6 standard deviations that are single outliers, not a tail"""
 SKEWED = 4.0
 """times the median factor, from which on a channel is blown up by folding"""
+TAILED = 2.0
+"""times the range of normally distributed channels, up to which channels are uneven without tails
+of their own"""
 PART = 2**20
 """elements of a copy"""
 
@@ -90,11 +94,13 @@ def excess(of: WeightFigures) -> float:
 
     The largest of n such weights is near the quantile 1 - 1 / (2 n) on either side.
     """
-    finite = of.numel - of.nan - of.inf
-    if of.range_over_std is None or finite < 2:
-        return 0.0
-    expected = -2 * NormalDist().inv_cdf(1 / (2 * finite))
-    return of.range_over_std / expected if expected > 0 else 0.0
+    expected = _normal(of.numel - of.nan - of.inf)
+    return of.range_over_std / expected if of.range_over_std is not None and expected else 0.0
+
+
+def _normal(n: int) -> float:
+    """range / std of n normally distributed weights; 0 for less than two."""
+    return -2 * NormalDist().inv_cdf(1 / (2 * n)) if n > 1 else 0.0
 
 
 def _sentence(each: Seen, tensor: Callable[[str], Tensor], factor: Tensor | None) -> str:
@@ -124,17 +130,37 @@ def _cause(each: Seen, w: Tensor, factor: Tensor | None, end: float | None) -> s
                 f"A folding artefact: channel {channel} carries {end:.4g} because BatchNorm's "
                 f"factor there is {own:.3g}, {own / median:.1f} times the median"
             )
-    if 0 < far <= FEW:
-        return f"Single outliers: {far} elements beyond 6 standard deviations, up to {end:.4g}"
-    if each.channels is not None and (each.channels.spread or 0) > SKEWED:
+    beyond = f"{far} element{'s' if far != 1 else ''} beyond 6 standard deviations"
+    if 0 < far <= FEW and not _has_tails(of, w):
+        return f"Single outliers: {beyond}, up to {end:.4g}"
+    if each.channels is not None and (each.channels.spread or 0) > SKEWED and _is_uneven(each):
         return (
             f"Uneven channels: the widest has {each.channels.spread:.1f} times the median range, "
             f"and {each.channels.channels} share one scale"
         )
-    return (
-        f"Heavy tails: excess kurtosis {of.kurtosis or 0.0:.2f}, {far} elements beyond 6 standard "
-        "deviations"
-    )
+    return f"Heavy tails: excess kurtosis {of.kurtosis or 0.0:.2f}, {beyond}"
+
+
+def _has_tails(of: WeightFigures, w: Tensor) -> bool:
+    """Whether the range is wide without the elements beyond 6 standard deviations too.
+
+    Large tensors are judged by a sample.
+    """
+    values = sample(w)[0].double()
+    values = values[(values - (of.mean or 0.0)).abs() <= 6 * (of.std or 0.0)]
+    if len(values) < 2:
+        return False
+    width = float(values.max() - values.min())
+    return width > WIDE * _normal(len(values)) * float(values.std(correction=0))
+
+
+def _is_uneven(each: Seen) -> bool:
+    """Whether the channels have ranges near those of normally distributed ones, each for itself."""
+    channels = each.channels
+    if channels is None or channels.sqnr_expected_db is None:
+        return False
+    normal = _normal(each.deployed.numel // channels.channels)
+    return not normal or channels.sqnr_expected_db > expected_sqnr_db(TAILED * normal, 8)
 
 
 def _remedies(each: Seen, w: Tensor) -> Iterator[str]:
@@ -142,7 +168,7 @@ def _remedies(each: Seen, w: Tensor) -> Iterator[str]:
     if channels is not None and (channels.gain_db or 0) >= WORTH:
         yield f"a scale per channel gains {channels.gain_db:.1f} dB"
         if each.kind in ("convolution", "depthwise", "linear"):
-            yield "equalization with the next layer up to that"
+            yield "equalization with the next layer, if at most a ReLU is between, up to that"
     if channels is not None and channels.dead:
         yield f"{channels.dead} dead channels can be cut out"
     if before is None or each.deployed.a is None or each.deployed.b is None:

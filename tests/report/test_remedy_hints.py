@@ -41,7 +41,7 @@ def test_single_outliers_are_clipped_where_that_gains():
     w = torch.randn(256, 256, 3, 3)
     w[3, 2, 1, 1] = 40.0
     sentence = said(w)[0]
-    assert "Single outliers: 1 elements beyond 6 standard deviations, up to 40" in sentence
+    assert "Single outliers: 1 element beyond 6 standard deviations, up to 40" in sentence
     found = re.search(r"clipping to \[(\S+), (\S+)\] gains (\S+) dB", sentence)
     assert found is not None
     lo, hi, gain = map(float, found.groups())
@@ -83,6 +83,15 @@ def test_heavy_tails(w: Tensor):
     sentence = said(heavy)[0]
     assert "Heavy tails: excess kurtosis" in sentence
     assert any("more decay alone" in line for line in said(heavy))
+
+
+def test_few_far_elements_of_heavy_tails_are_no_single_outliers():
+    torch.manual_seed(0)
+    laplace = torch.distributions.Laplace(0.0, 1.0).sample((40, 200))
+    cauchy = torch.distributions.Cauchy(0.0, 1.0).sample((64, 100))
+    for w in (laplace, cauchy):
+        assert 0 < (weight_figures(w).outliers["sigma>6"] or 0) <= 20
+        assert "Heavy tails" in said(w)[0]
 
 
 def test_dead_channels_are_to_be_cut(w: Tensor):
