@@ -27,3 +27,20 @@ def test_runs_and_strangers_are_not_matched():
     assert "Tensor by tensor" not in text.render(report(model("a"), model("b")))
     strangers = [replace(weights_only(n), tensors=(tensor(n),)) for n in ("a", "b")]
     assert "Tensor by tensor" not in text.render(report(*strangers))
+
+
+def test_a_prefix_that_all_names_have_hides_nothing():
+    plain = replace(weights_only("a.pt"), tensors=(tensor("conv.weight"), tensor("fc.weight")))
+    wrapped = tuple(tensor(f"model.{t.name}") for t in plain.tensors)
+    page = text.render(report(plain, replace(plain, name="b.ckpt", tensors=wrapped)), width=100)
+    part = page[page.index("Tensor by tensor") :].splitlines()
+    assert part[4].split() == ["conv.weight", "range", "0.4650", "0.4650"]
+    assert "not in every checkpoint" not in page
+
+
+def test_other_shapes_are_said():
+    first = replace(weights_only("a.pt"), tensors=(tensor("fc.weight", folded=None),))
+    other = tensor("fc.weight", folded=None, figures=figures(shape=(100, 16)))
+    page = text.render(report(first, replace(first, name="b.pt", tensors=(other,))), width=100)
+    assert "1 tensors do not have the same shape in every checkpoint." in page
+    assert "the same shape" not in text.render(report(first, replace(first, name="b.pt")))
