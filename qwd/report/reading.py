@@ -47,9 +47,10 @@ def reading(base: Group, head: Group, pairs: Pairs) -> str:
     shape = change(pairs, "folded_range_over_std", relative=True)
     if folded is not None and shape is not None:
         others = [folded, shape]
+        link = ", but" if direction(folded) == direction(raw) != direction(shape) else " and"
         words = (
-            f"what int8 sees, the range after folding, is {_relative(folded)} "
-            f"and its ratio to the spread is {_relative(shape)}"
+            f"what int8 sees, the range after folding, is {_relative(folded)}"
+            f"{link} its ratio to the spread is {_relative(shape)}"
         )
     else:
         ratio = change(pairs, "range_over_std", relative=True)
@@ -58,7 +59,7 @@ def reading(base: Group, head: Group, pairs: Pairs) -> str:
     agree = all(direction(other) == direction(raw) for other in others)
     parts = [f"{start}: the raw range is {_relative(raw)}"]
     if words:
-        parts.append(f", {'and' if agree else 'but'} {words}")
+        parts.append(f", {'and' if direction(others[0]) == direction(raw) else 'but'} {words}")
     if not agree and direction(raw):
         parts.append("; the two disagree: rounding ignores the common factor in the raw range")
     elif not agree:

@@ -112,6 +112,14 @@ def test_an_agreement_is_said_too() -> None:
     assert "disagree" not in sentence
 
 
+def test_ranges_that_agree_while_their_ratio_stays_are_said_so() -> None:
+    shrunk = tuple(0.8 * (1 + s / 100) for s in range(4))
+    sentence = reading(two_decays(range=shrunk, folded_range=shrunk))
+    assert ", and what int8 sees, the range after folding, is smaller (-20.00 %" in sentence
+    assert ", but its ratio to the spread is not clearly different" in sentence
+    assert "the two disagree" in sentence
+
+
 def on_a_thousand_images(models: list[ModelReport]) -> list[ModelReport]:
     return [replace(model, data=replace(DATA, n=1000)) for model in models]
 
