@@ -74,11 +74,13 @@ def handed_out(units: Sequence[Unit], jobs: int, note: Note) -> Iterator[Outcome
             busy += len(unit) > 1
             return unit
 
-    def trained(unit: Unit) -> None:
-        """Leave the tasks of a unit to be computed one by one."""
+    def trained(unit: Unit, why: str | None) -> None:
+        """Leave the tasks of a unit to be computed one by one; ``why`` they were not trained."""
         nonlocal busy
         with changed:
-            left.extendleft((replace(task, anew=False),) for task in reversed(unit))
+            # What has been trained anew is not to be thrown away, what was there before is.
+            alone = [replace(task, anew=task.anew and why is not None) for task in reversed(unit)]
+            left.extendleft((task,) for task in alone)
             busy -= 1
             changed.notify_all()
 
@@ -109,7 +111,7 @@ def handed_out(units: Sequence[Unit], jobs: int, note: Note) -> Iterator[Outcome
                 continue
             if why is not None and not stopped.is_set():
                 outcomes.put(f"--model {unit[0].config.model}: processes, not fused: {why}")
-            trained(unit)
+            trained(unit, why)
         if worker is not None:
             worker.end()
 
