@@ -94,6 +94,7 @@ class Measure:
     def all(self) -> Iterator[Seen]:
         """Every weight as a report has it, and what hints need."""
         done = 0
+        self.options.on_bytes(done, self.bytes)
         tensors = read_ahead(self.stored(name) for name in self.names)
         for name, tensor in zip(self.names, tensors, strict=True):
             figures, found = self._figures(name, tensor)

@@ -83,3 +83,14 @@ def test_progress_counts_bytes_of_large_files(capsys: pytest.CaptureFixture[str]
     assert lines[-1] == "weights: 2.00 GB of 2.00 GB read"
     progress(1, 1000)
     assert capsys.readouterr().err == ""
+
+
+def test_the_time_of_the_first_tensor_counts_for_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    progress = weight_progress.WeightProgress()
+    for second, done in enumerate((0, 400_000_000, 600_000_000)):
+        monkeypatch.setattr(weight_progress.time, "monotonic", lambda now=10 * second + 1: now)
+        progress(done, 1_000_000_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(", ")[2] for line in lines] == ["about 15 s left", "about 13 s left"]
