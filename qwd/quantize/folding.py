@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from qwd.graphs import UntraceableError, traced
+from qwd.quantize.arithmetic import arithmetic_dtype
 
 # The types themselves: what a subclass computes from its weight is not known.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -134,24 +135,26 @@ def fold(layer: _ConvNd | nn.Linear, norm: _BatchNorm) -> None:
 
 def norm_factor(var: Tensor, eps: float, gamma: Tensor | None) -> Tensor:
     """gamma / sqrt(var + eps) by channel, in float32 at least; gamma 1 where it is None."""
-    dtype = torch.promote_types(var.dtype, torch.float32)
-    factor = torch.rsqrt(var.to(dtype) + eps)
+    factor = torch.rsqrt(var.to(arithmetic_dtype(var.dtype)) + eps)
     return factor if gamma is None else factor * gamma
 
 
 def times_factor(weight: Tensor, factor: Tensor, *, axis: int = 0, groups: int = 1) -> Tensor:
-    """w * factor by output channel, in the dtype of the weight.
+    """w * factor by output channel, in float32 or, for a weight in float64, in that.
 
     The channels are along ``axis`` 0, or 1 in transposed convolutions [in, out / groups, ...],
     where the inputs of one group share that group's outputs.
     """
+    dtype = arithmetic_dtype(weight.dtype)
+    if weight.dtype.itemsize == 1:
+        weight = weight.to(dtype)  # torch does not multiply float8
     if axis == 1:
         by_group = weight.unflatten(0, (groups, -1))
         factors = factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
         folded = (by_group * factors).flatten(0, 1)
     else:
         folded = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
-    return folded.to(weight.dtype)
+    return folded.to(dtype)
 
 
 def _factor(norm: _BatchNorm) -> Tensor:
@@ -161,10 +164,9 @@ def _factor(norm: _BatchNorm) -> Tensor:
 
 
 def folded_weight(layer: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
-    """w * factor for a weight of the shape of the one of ``layer``; see `times_factor`."""
-    if isinstance(layer, _ConvTransposeNd):
-        return times_factor(weight, factor, axis=1, groups=layer.groups)
-    return times_factor(weight, factor)
+    """`times_factor` for a weight of the shape of the one of ``layer``, in the weight's dtype."""
+    axis, groups = (1, layer.groups) if isinstance(layer, _ConvTransposeNd) else (0, 1)
+    return times_factor(weight, factor, axis=axis, groups=groups).to(weight.dtype)
 
 
 def is_weight(tensor: Tensor) -> bool:

@@ -4,9 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-import torch
 from torch import Tensor, nn
 
+from qwd.quantize.arithmetic import arithmetic_dtype
 from qwd.quantize.constant_channels import CONSTANT, constant_channels
 from qwd.quantize.folding import (
     Deployed,
@@ -32,6 +32,7 @@ def weights_of_state(state: Mapping[str, Tensor], options: WeightOptions) -> Wei
 
     Raises UsageError for a pair in ``options.fold`` that does not fit.
     """
+    state = {name: t if is_weight(t) else _widened(t) for name, t in state.items()}
     pairing = pair_norms(state, options.fold)
     pairs = {pair.weight: pair for pair in pairing.pairs}
     kinds = state_kinds(
@@ -129,6 +130,12 @@ def _variances(state: Mapping[str, Tensor], pairs: Mapping[str, Pair]) -> dict[s
     return medians
 
 
+def _widened(vector: Tensor) -> Tensor:
+    """As float32 what is shorter, which torch does not compare in float8."""
+    floating = vector.is_floating_point()
+    return vector.to(arithmetic_dtype(vector.dtype)) if floating else vector
+
+
 def _transposed(pairs: Mapping[str, Pair]) -> list[str]:
     return [name for name, pair in pairs.items() if pair.axis == 1]
 
@@ -151,7 +158,8 @@ def _constant(state: Mapping[str, Tensor], pairs: Iterable[Pair]) -> Iterator[st
             continue
         variance = state[f"{pair.norm}.running_var" if pair.norm else "running_var"]
         still = (variance < CONSTANT).nonzero().flatten()
-        n = sum(bool(torch.any(state[pair.weight][channel] != 0)) for channel in still.tolist())
+        weight = state[pair.weight]
+        n = sum(bool(weight[channel].double().any()) for channel in still.tolist())
         if n:
             yield (
                 f"{pair.weight.removesuffix('.weight')}: {n} channels have no variance: folding "

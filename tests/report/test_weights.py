@@ -128,6 +128,26 @@ def test_dead_channels_are_named(tmp_path: Path):
     assert expected in report(model).models[0].warnings
 
 
+@pytest.mark.parametrize("norm", [torch.float32, torch.float8_e5m2])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_short_floats_are_folded_in_float32(dtype: torch.dtype, norm: torch.dtype, tmp_path: Path):
+    torch.manual_seed(0)
+    state = {"conv.weight": torch.randn(16, 3, 3, 3).to(dtype)}
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        state[f"bn.{name}"] = (torch.rand(16) - 0.3 * (name == "running_mean")).to(norm)
+    state["bn.running_var"][2] = 0
+    save_file(state, tmp_path / "short.safetensors")
+    found = one(tmp_path / "short.safetensors")
+    variance = state["bn.running_var"].double().numpy() + 1e-5
+    factor = state["bn.weight"].double().numpy() / variance**0.5
+    exact = state["conv.weight"].double().numpy() * factor.reshape(-1, 1, 1, 1)
+    folded = found.tensors[0].folded
+    assert folded is not None
+    assert folded.range == pytest.approx(exact.max() - exact.min(), rel=1e-6)
+    assert folded.std == pytest.approx(exact.std(), rel=1e-6)
+    assert any("conv: 1 channels have no variance" in line for line in found.warnings)
+
+
 def test_constant_channels_are_named_without_the_network(tmp_path: Path):
     model = network()
     model.get_buffer("bn1.running_var")[3] = 0
