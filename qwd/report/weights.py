@@ -25,6 +25,8 @@ from qwd.report.remedy_hints import hints
 STATED = "; --fold LAYER=NORM states a pair"
 PARTS = re.compile(r"(^|[._])weight_g$|(^|\.)parametrizations\.")
 """tensors of which a network computes a weight, as weight norm does from length and direction"""
+AVERAGE = re.compile(r"([^.]*_)?(ema|swa)(_[^.]*)?\.")
+"""the first part of the name of a weight that is an average of another one"""
 
 
 def weights_of_state(state: Mapping[str, Tensor], options: WeightOptions) -> Weights:
@@ -60,6 +62,7 @@ def weights_of_state(state: Mapping[str, Tensor], options: WeightOptions) -> Wei
             "network computes a weight (weight norm or another parametrization): what int8 sees "
             "is not in the file, and means over folded weights are left out"
         )
+    made.warnings += _averages([each.name for each in seen])
     if not pairing.unpaired and not parts:
         made.as_deployed = [each.deployed for each in seen]
     if pairs:
@@ -138,6 +141,16 @@ def _widened(vector: Tensor) -> Tensor:
 
 def _transposed(pairs: Mapping[str, Pair]) -> list[str]:
     return [name for name, pair in pairs.items() if pair.axis == 1]
+
+
+def _averages(names: list[str]) -> Iterator[str]:
+    """That averages lie beside the weights, under a name of their own."""
+    found = [match[0] for name in names if (match := AVERAGE.match(name))]
+    if 0 < len(found) < len(names):
+        yield (
+            f"{len(found)} of {len(names)} weights, under {found[0]}, are averages of weights: "
+            f"--filter '^(?!{found[0][:-1]}\\.)' leaves them out of every figure"
+        )
 
 
 def _left_raw(unpaired: Mapping[str, str]) -> Iterator[str]:

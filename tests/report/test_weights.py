@@ -148,6 +148,18 @@ def test_short_floats_are_folded_in_float32(dtype: torch.dtype, norm: torch.dtyp
     assert any("conv: 1 channels have no variance" in line for line in found.warnings)
 
 
+def test_averages_beside_the_weights_are_named(tmp_path: Path):
+    weights = {"conv.weight": torch.randn(8, 3, 3, 3), "semantic.weight": torch.randn(4, 8)}
+    path = tmp_path / "net.ckpt"
+    both = {"net": weights, "net_ema": {name: 0.9 * w for name, w in weights.items()}}
+    torch.save({f"{part}.{n}": w for part, state in both.items() for n, w in state.items()}, path)
+    (line,) = (w for w in one(path).warnings if "averages" in w)
+    assert "2 of 4 weights, under net_ema., are averages" in line
+    found = one(path, matching=line.split("'")[1])
+    assert [t.name for t in found.tensors] == ["net.conv.weight", "net.semantic.weight"]
+    assert not any("averages" in w for w in found.warnings)
+
+
 def test_constant_channels_are_named_without_the_network(tmp_path: Path):
     model = network()
     model.get_buffer("bn1.running_var")[3] = 0
