@@ -175,8 +175,19 @@ def is_weight(tensor: Tensor) -> bool:
     return dense and tensor.is_floating_point() and tensor.ndim >= 2
 
 
+def is_vector(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor has one dimension, also as [C, 1, 1] unless its name is a layer's weight's.
+
+    Such are layer scales, class tokens and biases of [1, C, 1, 1]; int8 kernels do not quantize
+    them.
+    """
+    last = name.rpartition(".")[2]
+    shown = "weight" in last or "kernel" in last
+    return tensor.ndim < 2 or (1 < tensor.numel() == max(tensor.shape) and not shown)
+
+
 def weight_names(source: nn.Module | Mapping[str, Tensor]) -> list[str]:
-    """Names of the weights a report lists: floating-point tensors of two dimensions or more.
+    """Names of the weights a report lists: floating-point tensors that are no vectors.
 
     Of a model its parameters, of a state dict all tensors. Biases and the vectors of normalisation
     are not weights; a tensor with several names is listed under the first.
@@ -186,7 +197,11 @@ def weight_names(source: nn.Module | Mapping[str, Tensor]) -> list[str]:
     else:
         tensors = source
     again = tied(tensors)
-    return [name for name, tensor in tensors.items() if is_weight(tensor) and name not in again]
+    return [
+        name
+        for name, tensor in tensors.items()
+        if is_weight(tensor) and not is_vector(name, tensor) and name not in again
+    ]
 
 
 def tied(tensors: Mapping[str, Tensor]) -> dict[str, str]:

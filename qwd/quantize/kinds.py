@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from qwd.quantize.folding import CONVOLUTIONS, TRANSPOSED
+from qwd.quantize.folding import CONVOLUTIONS, TRANSPOSED, is_vector
 from qwd.quantize.pairing_names import gray_stem, natural
 
 WEIGHTS = (
@@ -55,7 +55,7 @@ def state_kinds(
     before: dict[str, str] = {}
     for name in sorted(state, key=natural):
         tensor, (prefix, _, last) = state[name], name.rpartition(".")
-        if tensor.ndim < 2:
+        if is_vector(name, tensor):
             kinds[name] = _vector(name, prefix in norms, tensor)
             continue
         previous = before.get(block.get(name, ""))
@@ -145,7 +145,7 @@ def _of_class(module: nn.Module, local: str) -> str | None:
 
 
 def _by_name(name: str, tensor: Tensor) -> str:
-    if tensor.ndim < 2:
+    if is_vector(name, tensor):
         return _vector(name, False, tensor)
     if tensor.ndim == 2:
         return _matrix(name)

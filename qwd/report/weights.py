@@ -10,6 +10,7 @@ from qwd.quantize.arithmetic import arithmetic_dtype
 from qwd.quantize.constant_channels import CONSTANT, constant_channels
 from qwd.quantize.folding import (
     Deployed,
+    is_vector,
     is_weight,
     norm_factor,
     tied,
@@ -184,7 +185,7 @@ def _vectors(state: Mapping[str, Tensor], kinds: Mapping[str, str]) -> tuple[Vec
     """What is not among the weights, by kind."""
     groups: dict[str, list[int]] = {}
     for name, tensor in state.items():
-        if tensor.ndim < 2 and kinds.get(name) is not None:
+        if is_vector(name, tensor) and kinds.get(name) is not None:
             groups.setdefault(kinds[name], []).append(tensor.numel())
     order = {kind: place for place, kind in enumerate((*WEIGHTS, "bias", "norm", "statistics"))}
     return tuple(

@@ -148,6 +148,17 @@ def test_short_floats_are_folded_in_float32(dtype: torch.dtype, norm: torch.dtyp
     assert any("conv: 1 channels have no variance" in line for line in found.warnings)
 
 
+def test_vectors_in_more_dimensions_are_no_weights(tmp_path: Path):
+    shapes = {"block.layer_scale": (8, 1, 1), "cls_token": (1, 1, 8), "conv.bias": (1, 8, 1, 1)}
+    weights = {"head.weight": (1, 8), "conv.weight": (8, 1, 1, 1), "pos_embed": (1, 5, 8)}
+    save_file(
+        {n: torch.randn(s) for n, s in (shapes | weights).items()}, tmp_path / "net.safetensors"
+    )
+    found = one(tmp_path / "net.safetensors")
+    assert {t.name for t in found.tensors} == weights.keys()
+    assert [(v.kind, v.tensors) for v in found.vectors] == [("other", 2), ("bias", 1)]
+
+
 def test_averages_beside_the_weights_are_named(tmp_path: Path):
     weights = {"conv.weight": torch.randn(8, 3, 3, 3), "semantic.weight": torch.randn(4, 8)}
     path = tmp_path / "net.ckpt"
