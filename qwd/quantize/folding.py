@@ -187,7 +187,7 @@ def is_vector(name: str, tensor: Tensor) -> bool:
 
 
 def weight_names(source: nn.Module | Mapping[str, Tensor]) -> list[str]:
-    """Names of the weights a report lists: floating-point tensors that are no vectors.
+    """Names of the weights of a network: floating-point tensors of two dimensions or more.
 
     Of a model its parameters, of a state dict all tensors. Biases and the vectors of normalisation
     are not weights; a tensor with several names is listed under the first.
@@ -197,11 +197,7 @@ def weight_names(source: nn.Module | Mapping[str, Tensor]) -> list[str]:
     else:
         tensors = source
     again = tied(tensors)
-    return [
-        name
-        for name, tensor in tensors.items()
-        if is_weight(tensor) and not is_vector(name, tensor) and name not in again
-    ]
+    return [name for name, tensor in tensors.items() if is_weight(tensor) and name not in again]
 
 
 def tied(tensors: Mapping[str, Tensor]) -> dict[str, str]:

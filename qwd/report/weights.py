@@ -41,7 +41,7 @@ def weights_of_state(state: Mapping[str, Tensor], options: WeightOptions) -> Wei
     kinds = state_kinds(
         state, (*(p.norm for p in pairing.pairs), *pairing.unpaired), _transposed(pairs)
     )
-    names = weight_names(state)
+    names = [name for name in weight_names(state) if not is_vector(name, state[name])]
     made = Weights(vectors=_vectors(state, kinds))
 
     def factor(name: str) -> Tensor | None:
@@ -89,7 +89,7 @@ def weights_of_model(model: nn.Module, deployed: Deployed, options: WeightOption
     after = {name: p.detach() for name, p in deployed.module.named_parameters()}
     kinds = model_kinds(model) | model_kinds(deployed.module)
     made = Weights(vectors=_vectors(dict(model.state_dict()), kinds))
-    names = weight_names(model)
+    names = [name for name in weight_names(model) if not is_vector(name, parameters[name])]
     factors: dict[str, Tensor] = {}
     for name, norm in deployed.folded.items():
         found = dict(model.named_modules()).get(norm)
@@ -109,8 +109,8 @@ def weights_of_model(model: nn.Module, deployed: Deployed, options: WeightOption
     if not deployed.warnings:
         found = {k.name: k.figures for k in made.deployed}
         found |= {name: each.deployed for name, each in seen.items()}
-        shown = [name for name in weight_names(deployed.module) if options.wants(name)]
-        made.as_deployed = [found[name] for name in shown]
+        shown = [n for n in weight_names(deployed.module) if not is_vector(n, after[n])]
+        made.as_deployed = [found[name] for name in shown if options.wants(name)]
     made.warnings += [
         f"{name}: {int(constant.sum())} channels have no variance: folding makes their "
         "weights, which have no effect, the largest of the tensor"

@@ -157,6 +157,9 @@ def test_vectors_in_more_dimensions_are_no_weights(tmp_path: Path):
     found = one(tmp_path / "net.safetensors")
     assert {t.name for t in found.tensors} == weights.keys()
     assert [(v.kind, v.tensors) for v in found.vectors] == [("other", 2), ("bias", 1)]
+    model = nn.Sequential(nn.Linear(4, 8))
+    model.register_parameter("scale", nn.Parameter(torch.randn(8, 1, 1)))
+    assert [t.name for t in report(model).models[0].tensors] == ["0.weight"]
 
 
 def test_averages_beside_the_weights_are_named(tmp_path: Path):
