@@ -10,6 +10,9 @@ from qwd.errors import UsageError
 from qwd.files import check_writable, write_text
 from qwd.registry import RENDERERS
 
+PAGES = ("md", "html")
+"""Renderers for readers, which take the number of tensors to show and their order"""
+
 
 class Written(Protocol):
     """What a command has found."""

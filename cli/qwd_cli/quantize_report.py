@@ -16,10 +16,7 @@ from qwd.report.prefetch import prefetch
 from qwd.setting import checked
 from qwd.train.layout import REPORT, RUNS, is_finished, is_run
 from qwd_cli.options import Command, read_given, setting_options
-from qwd_cli.outputs import renderer_options, renderers_in, write_outputs
-
-PAGES = ("md", "html")
-"""Renderers for readers, which take the number of tensors to show and their order."""
+from qwd_cli.outputs import PAGES, renderer_options, renderers_in, write_outputs
 
 
 @click.command("quantize-report", cls=Command)

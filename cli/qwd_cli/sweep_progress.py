@@ -17,13 +17,12 @@ from qwd.report.verdict.words import with_interval
 from qwd.setting import short
 from qwd.sweep.executor import Outcome, Task
 from qwd.sweep.session import Sweep, Watcher
-from qwd_cli.outputs import write_outputs
+from qwd_cli.outputs import PAGES, write_outputs
 
 if TYPE_CHECKING:
     from qwd.sweep.planning import Plan
 
-PAGES = {"md": markdown.show, "html": html.show}
-"""Renderers for readers"""
+SHOW = dict(zip(PAGES, (markdown.show, html.show), strict=True))
 
 
 class SweepProgress(Watcher):
@@ -110,7 +109,7 @@ def show_sweep(done: Sweep, targets: Mapping[str, str]) -> None:
     page = _page(done)
 
     def text(name: str) -> str:
-        return PAGES[name](page) if name in PAGES else RENDERERS.get(name)(done.report)
+        return SHOW[name](page) if name in PAGES else RENDERERS.get(name)(done.report)
 
     if targets and done.report is None:
         click.echo(f"qwd: note: there is no report for --{next(iter(targets))}", err=True)

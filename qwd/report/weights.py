@@ -41,7 +41,7 @@ def weights_of_state(state: Mapping[str, Tensor], options: WeightOptions) -> Wei
     kinds = state_kinds(
         state, (*(p.norm for p in pairing.pairs), *pairing.unpaired), _transposed(pairs)
     )
-    names = [name for name in weight_names(state) if not is_vector(name, state[name])]
+    names = _without_vectors(weight_names(state), state)
     made = Weights(vectors=_vectors(state, kinds))
 
     def factor(name: str) -> Tensor | None:
@@ -89,7 +89,7 @@ def weights_of_model(model: nn.Module, deployed: Deployed, options: WeightOption
     after = {name: p.detach() for name, p in deployed.module.named_parameters()}
     kinds = model_kinds(model) | model_kinds(deployed.module)
     made = Weights(vectors=_vectors(dict(model.state_dict()), kinds))
-    names = [name for name in weight_names(model) if not is_vector(name, parameters[name])]
+    names = _without_vectors(weight_names(model), parameters)
     factors: dict[str, Tensor] = {}
     for name, norm in deployed.folded.items():
         found = dict(model.named_modules()).get(norm)
@@ -109,7 +109,7 @@ def weights_of_model(model: nn.Module, deployed: Deployed, options: WeightOption
     if not deployed.warnings:
         found = {k.name: k.figures for k in made.deployed}
         found |= {name: each.deployed for name, each in seen.items()}
-        shown = [n for n in weight_names(deployed.module) if not is_vector(n, after[n])]
+        shown = _without_vectors(weight_names(deployed.module), after)
         made.as_deployed = [found[name] for name in shown if options.wants(name)]
     made.warnings += [
         f"{name}: {int(constant.sum())} channels have no variance: folding makes their "
@@ -132,6 +132,10 @@ def _variances(state: Mapping[str, Tensor], pairs: Mapping[str, Pair]) -> dict[s
         variance = state[f"{pair.norm}.running_var" if pair.norm else "running_var"]
         medians[name] = float(variance.double().median()) if len(variance) else float("nan")
     return medians
+
+
+def _without_vectors(names: Iterable[str], tensors: Mapping[str, Tensor]) -> list[str]:
+    return [name for name in names if not is_vector(name, tensors[name])]
 
 
 def _widened(vector: Tensor) -> Tensor:

@@ -52,17 +52,16 @@ def gathered(
 def judged(
     models: Sequence[ModelReport],
     design: Design,
-    diverged: Sequence[str] = (),
-    notes: list[str] | None = None,
+    diverged: Sequence[str],
+    notes: list[str],
 ) -> Verdict | None:
-    """The verdict on the grid; None, with a note, where there is nothing to compare."""
+    """The verdict on the grid; None, with one more note, where there is nothing to compare."""
     try:
         return verdict(
             models, design.reference_wd, family_size=planned_tests(design), diverged=diverged
         )
     except UsageError as error:
-        if notes is not None:
-            notes.append(f"no verdict: {error}")
+        notes.append(f"no verdict: {error}")
         return None
 
 
@@ -70,4 +69,5 @@ def planned_tests(design: Design) -> int:
     """m: the primary figures of every decay against the reference, whatever comes of them."""
     sizes = {name: len(values) for name, values in design.axes.items()}
     decays = math.prod(n for name, n in sizes.items() if name in DECAY_SETTINGS)
-    return len(PRIMARY) * (math.prod(sizes.values()) - math.prod(sizes.values()) // decays)
+    combinations = math.prod(sizes.values())
+    return len(PRIMARY) * (combinations - combinations // decays)

@@ -198,7 +198,7 @@ def raw_of(u: Tensor, v: Tensor, gradient: Tensor) -> Raw[Tensor]:
         low=v.amin(),
         high=v.amax(),
         std=std,
-        # Comparisons, and sums of what they give, take many times as long as signs on a CPU.
+        # On a CPU comparisons, and sums of what they give, take longer than signs.
         zeros=(1 - v.sign().abs()).sum(),
         outliers=beyond.sign().relu().sum(),
     )

@@ -29,8 +29,8 @@ def traced(function: Callable[..., Sequence[Tensor]], arguments: Sequence[Any]) 
     """The operations that ``function(*arguments)`` performs, as a function of their tensors.
 
     ``arguments`` are tensors, or lists and tuples of such; the graph takes them flat, one after
-    another. The function runs once. `torch.fx` has tracers of its own, which follow numbers and
-    shapes too and take many times as long. Raises ValueError for a function that reads elements
+    another. The function runs once. The tracers of `torch.fx` follow numbers and shapes too, which
+    takes its time. Raises ValueError for a function that reads elements
     as numbers, or tensors that are not among its arguments.
     """
     recorder = _Recorder()
