@@ -23,11 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from qwd.quantize.kernels_numba import bits, compiled, fma, inlined
+from qwd.quantize.kernels_numba import bits, compiled, fma, inlined, prefetch
 
 LANES = 64
 TILE = 4 * LANES
 HALVING = 1.5 * 2**52
+AHEAD = 2**10
+"""elements between those that are worked on and those that are asked for"""
+LINE = 64
+"""bytes that come from memory at once"""
 NARROWEST = 2.0**-900
 """the smallest scale for which reciprocal and remainder are exact enough; with a wide margin"""
 COUNTERS = 4
@@ -70,9 +74,17 @@ def _measure(x, origin, low, high, lanes, tile):
 
 
 @compiled
+def _prefetch(x, start):
+    """Ask for a tile: processors do so by themselves, but not across the ends of pages."""
+    for i in range(start, start + TILE, LINE // x.itemsize):
+        prefetch(x, i)
+
+
+@compiled
 def _add_moments(x, origin, low, high, lanes):
     first, second, third, fourth = lanes[0], lanes[1], lanes[2], lanes[3]
     for i in range(0, x.size, TILE):
+        _prefetch(x, i + AHEAD)
         r0, r1 = x[i : i + LANES], x[i + LANES : i + 2 * LANES]
         r2, r3 = x[i + 2 * LANES : i + 3 * LANES], x[i + 3 * LANES : i + TILE]
         _extend(r0, r1, r2, r3, low, high)
@@ -170,7 +182,9 @@ def _adding_errors(with_codes: bool) -> Any:
 
     def add(x, a, scale, codes, lanes):
         reciprocal = 1 / scale
+        ahead = AHEAD if with_codes else x.size  # who asks for no codes has read x before
         for i in range(0, x.size, TILE):
+            _prefetch(x, i + ahead)
             r0, r1 = x[i : i + LANES], x[i + LANES : i + 2 * LANES]
             r2, r3 = x[i + 2 * LANES : i + 3 * LANES], x[i + 3 * LANES : i + TILE]
             if with_codes:
