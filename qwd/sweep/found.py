@@ -1,7 +1,6 @@
 """What there is of a cell on disk: nothing, a part, weights, a report, or a divergence."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,6 @@ from qwd.report.load import parse, read_as
 from qwd.setting import option_name
 from qwd.sweep.layout import DIVERGED
 from qwd.train.layout import REPORT, WEIGHTS, is_run
-
-HEADER = 8
-"""bytes of a safetensors file that say how long its header is"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,21 +50,11 @@ def find(folder: Path, config: TrainConfig) -> Found:
 
 
 def check_weights(folder: Path) -> None:
-    """InputError where there is a file of weights that is cut off; its header alone is read."""
-    path = folder / WEIGHTS
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(HEADER), "little")
-            size = os.fstat(file.fileno()).st_size
-            header = json.loads(file.read(min(length, size)))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name[:2] != "__"]
-        whole = HEADER + length + max(ends, default=0) == size
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: it is no safetensors file") from error
-    if not whole:
-        raise InputError(f"cannot read {path}: it is cut off")
+    """InputError where there is a file of weights that is not as it was written."""
+    from qwd.checkpoints.safetensors_file import read_safetensors
+
+    if (folder / WEIGHTS).exists():
+        read_safetensors(folder / WEIGHTS)
 
 
 def write_divergence(folder: Path, config: TrainConfig, error: str) -> None:

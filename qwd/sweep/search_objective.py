@@ -1,6 +1,5 @@
 """One trial of a search: a training, and its int8 accuracy on the validation split."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import torch
 
 from qwd.config import TrainConfig
 from qwd.errors import DivergedError, InputError, VerificationError
-from qwd.files import sole_user
 from qwd.quantize import qat
 from qwd.quantize.backend import NotQuantizableError, QuantizedNetwork, quantize
 from qwd.quantize.folding import deploy
@@ -17,6 +15,7 @@ from qwd.report.build import calibration_batches, verified
 from qwd.report.function import finite
 from qwd.report.subject import Subject, Subjects
 from qwd.sweep.found import check_weights
+from qwd.sweep.work import throw_away
 from qwd.train.awareness import qat_scheme
 from qwd.train.devices import device_called
 from qwd.train.evaluation import accuracy, logits
@@ -60,10 +59,7 @@ def _trained(folder: Path, config: TrainConfig) -> None:
             # Its own files, or what it is trained on?
             if str(folder) not in str(error):
                 raise
-    if folder.exists():
-        with sole_user(folder):  # nobody trains in it by hand
-            pass
-        shutil.rmtree(folder)
+    throw_away(folder)
     train(config, out=folder)
 
 

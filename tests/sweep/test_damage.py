@@ -16,8 +16,13 @@ from tests.sweep.small import CELLS, Here, asked, resumed, same, weights
 DAMAGES = {
     "a report that is cut off": ("report.json", lambda c: c[:-99], "cannot read"),
     "a report of nothing": ("report.json", lambda c: b"{}", "cannot read"),
-    "weights that are cut off": ("model.safetensors", lambda c: c[:-99], "is cut off"),
-    "weights that are none": ("model.safetensors", lambda c: b"abc", "no safetensors file"),
+    "weights that are cut off": ("model.safetensors", lambda c: c[:-99], "cannot read"),
+    "weights that are none": ("model.safetensors", lambda c: b"abc", "cannot read"),
+    "weights with a bit turned": (
+        "model.safetensors",
+        lambda c: c[:-9] + bytes([c[-9] ^ 1]) + c[-8:],
+        "does not match its checksum",
+    ),
     "settings that are cut off": ("config.yaml", lambda c: b"wd: [", ""),
     "metrics that are none": ("metrics.csv", lambda c: b"", ""),
     "a checkpoint that is cut off": ("checkpoint.pt", lambda c: c[:99], ""),
