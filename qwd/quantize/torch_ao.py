@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 
 import torch
+from torch.fx import config
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -51,18 +52,21 @@ ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
 def quiet() -> Iterator[None]:
     """Silence the deprecation of all of it.
 
-    And what torch.use_deterministic_algorithms says of the resizing of integer tensors, which
-    leaves nothing to chance.
+    And what torch's deterministic mode says of the resizing of integer tensors, which leaves
+    nothing to chance. No node of a graph keeps the calls that led to it, nobody's here, for which
+    torch would import its compiler.
     """
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    mode = torch.get_deterministic_debug_mode()
+    traces = getattr(config, "do_not_emit_stack_traces", None)  # since torch 2.12
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.use_deterministic_algorithms(False)
+        torch.set_deterministic_debug_mode("default")
+        config.do_not_emit_stack_traces = True
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            torch.set_deterministic_debug_mode(mode)
+            config.do_not_emit_stack_traces = bool(traces)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import torch
 
 COMPILERS = ("g++", "clang++", "cl")
+DETERMINISTIC = {"deterministic": True}
+"""option of torch.compile: nothing is chosen by its time"""
 
 
 def obstacle_to_compiling(device: torch.device) -> str | None:

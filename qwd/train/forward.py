@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qwd.errors import reason
-from qwd.train.compiler import obstacle_to_compiling, quietly
+from qwd.train.compiler import DETERMINISTIC, obstacle_to_compiling, quietly
 from qwd.train.models.known import known
 
 LEAST = 16
@@ -88,7 +88,7 @@ def _compiler() -> Any:
     """Compiled once for all networks of a kind that a process trains."""
     # In this process: the one that compiles may be killed at any time, and leave none behind.
     options: dict[str, Any] = {"fallback_random": True, "compile_threads": 1}
-    compiled = torch.compile(outputs_and_loss, dynamic=False, options=options)
+    compiled = torch.compile(outputs_and_loss, dynamic=False, options=DETERMINISTIC | options)
 
     def call(*given: Any) -> tuple[Tensor, Tensor]:
         with torch._dynamo.config.patch(recompile_limit=KINDS, accumulated_recompile_limit=KINDS):

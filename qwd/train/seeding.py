@@ -37,8 +37,7 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[None]:
     """Deterministic kernels and a fixed thread count inside; the caller's state afterwards."""
     before = (
         torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_deterministic_debug_mode(),
         deterministic.fill_uninitialized_memory,
         random.getstate(),
         np.random.get_state(),  # noqa: NPY002
@@ -49,7 +48,8 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[None]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(devices=devices):
         try:
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            # What `use_deterministic_algorithms` sets, without the compiler that it imports.
+            torch.set_deterministic_debug_mode("warn")
             # A net for kernels that read memory before writing it; torch's own do not.
             deterministic.fill_uninitialized_memory = False
             if threads is not None:
@@ -57,7 +57,7 @@ def reproducible(device: torch.device, threads: int | None) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before[0])
-            torch.use_deterministic_algorithms(before[1], warn_only=before[2])
-            deterministic.fill_uninitialized_memory = before[3]
-            random.setstate(before[4])
-            np.random.set_state(before[5])  # noqa: NPY002
+            torch.set_deterministic_debug_mode(before[1])
+            deterministic.fill_uninitialized_memory = before[2]
+            random.setstate(before[3])
+            np.random.set_state(before[4])  # noqa: NPY002

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from qwd.decay import Form
-from qwd.train.compiler import obstacle_to_compiling, quietly
+from qwd.train.compiler import DETERMINISTIC, obstacle_to_compiling, quietly
 from qwd.train.fused.figures import WatchedStep
 from qwd.train.fused.gradients import Computed
 from qwd.train.fused.tracing import traced
@@ -141,7 +141,7 @@ class Step:
             self._taken(tensors, self._parts(tensors, at), gradients.computed(found))
             return []
 
-        made: Any = torch.compile(traced(step, given), dynamic=False)
+        made: Any = torch.compile(traced(step, given), dynamic=False, options=DETERMINISTIC)
         return lambda *arguments: made(*tree_leaves(list(arguments)))
 
     def _plain(self, tensors: Tensors, images: Tensor, labels: Tensor, at: Tensor) -> None:
