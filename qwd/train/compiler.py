@@ -6,11 +6,12 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 COMPILERS = ("g++", "clang++", "cl")
-DETERMINISTIC = {"deterministic": True}
+DETERMINISTIC: dict[str, Any] = {"deterministic": True}
 """option of torch.compile: nothing is chosen by its time"""
 
 
