@@ -92,7 +92,8 @@ class Executor(Protocol):
     """a line for `qwd list executors`"""
     tolerance: float
     """how far weights may be from those of `qwd.train.train` after a short training, relative to
-    the largest weight of their tensor; 0 is bitwise"""
+    the largest weight of their tensor; 0 is bitwise. With ``amp``, where that is not 0: no further
+    than twice as far as bfloat16 takes them from float32"""
     why: str | None
     """why it was chosen, a line; None where it was asked for"""
     note: Note

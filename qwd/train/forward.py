@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -69,6 +70,11 @@ def uncompiled(why: str) -> str:
     return f"--compile: steps run uncompiled: {why}"
 
 
+def precision(device: torch.device, amp: bool) -> AbstractContextManager[Any]:
+    """What a forward pass computes in: that of the weights, or where ``amp`` bfloat16 autocast."""
+    return torch.autocast(device.type, torch.bfloat16) if amp else nullcontext()
+
+
 def loss(outputs: Tensor, labels: Tensor) -> Tensor:
     """What is minimised, decay aside: the mean cross-entropy of a batch, in nats."""
     return F.cross_entropy(outputs, labels)
@@ -78,7 +84,7 @@ def outputs_and_loss(
     model: nn.Module, images: Tensor, labels: Tensor, amp: bool
 ) -> tuple[Tensor, Tensor]:
     """See `Forward`."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
+    with precision(images.device, amp):
         outputs = model(images)
         return outputs, loss(outputs, labels)
 

@@ -23,7 +23,6 @@ def obstacle(config: TrainConfig) -> str | None:
     """
     found = {
         "--qat": config.qat,
-        "--amp": config.amp,
         "--compile": config.compile,
         "--early-stop": config.early_stop is not None,
         f"--lr-schedule {config.lr_schedule}": config.lr_schedule == "plateau"

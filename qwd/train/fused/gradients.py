@@ -6,6 +6,8 @@ each time.
 """
 
 import contextlib
+import functools
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +17,8 @@ from torch.nn import functional as F
 
 from qwd.errors import reason
 from qwd.train.devices import without_tf32
-from qwd.train.forward import loss
+from qwd.train.forward import outputs_and_loss
+from qwd.train.fused.casting import precision_of_replicas
 from qwd.train.fused.recorded import Recorded
 from qwd.train.fused.stack import NotCarriedError, Stack
 from qwd.train.models.known import known
@@ -23,6 +26,9 @@ from qwd.train.session import Session
 
 AGREEMENT = {torch.float64: 1e-9, torch.float32: 1e-3}
 """how far gradients may be from those of a single network, relative to their norm"""
+ROUNDINGS = 2
+"""the same in bfloat16, in multiples of what bfloat16 does to those of the single network: two
+roundings that know nothing of each other are sqrt(2) apart"""
 
 
 class Computed(NamedTuple):
@@ -47,7 +53,7 @@ class Alone(NamedTuple):
     """bytes that the forward pass keeps for the backward one"""
 
 
-def alone(session: Session, images: Tensor, labels: Tensor) -> Alone:
+def alone(session: Session, images: Tensor, labels: Tensor, amp: bool) -> Alone:
     """The gradients of one session, which is left as it is; random numbers are drawn."""
     network = session.network
     own = {n: p.detach().clone().requires_grad_(p.requires_grad) for n, p in _parameters(network)}
@@ -62,7 +68,8 @@ def alone(session: Session, images: Tensor, labels: Tensor) -> Alone:
     trainable = {name: p for name, p in own.items() if p.requires_grad}
     with without_tf32():
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            mean = loss(functional_call(network, {**own, **buffers}, (images,)), labels)
+            model: Any = functools.partial(functional_call, network, {**own, **buffers})
+            _, mean = outputs_and_loss(model, images, labels, amp)
         found = torch.autograd.grad(mean, list(trainable.values()), allow_unused=True)
     pairs = zip(trainable, found, strict=True)
     return Alone({name: g for name, g in pairs if g is not None}, sum(kept.values()))
@@ -72,13 +79,14 @@ class Gradients:
     """A function of a batch: losses and gradients at the stack's weights, which stay as they are.
 
     ``spread``: whether each replica has a batch of its own, [R, B, ...], or all share one. Random
-    numbers (dropout) are drawn once for all replicas. Raises NotCarriedError where vmap cannot
-    carry the model.
+    numbers (dropout) are drawn once for all replicas. ``amp``: in bfloat16, gradients in the dtype
+    of the weights. Raises NotCarriedError where vmap cannot carry the model.
     """
 
-    def __init__(self, stack: Stack, spread: bool):
+    def __init__(self, stack: Stack, spread: bool, amp: bool):
         self.stack = stack
         self.spread = spread
+        self.amp = amp
         self.session = stack.sessions[0]
         self.names = list(stack.places)
         self.recorded: Recorded | None = None
@@ -117,17 +125,18 @@ class Gradients:
             raise NotCarriedError(f"vmap fails: {reason(error)}") from error
         return False
 
-    def check(self, images: Tensor, labels: Tensor, expected: dict[str, Tensor]) -> None:
-        """NotCarriedError where the first replica's gradients are not the ``expected`` ones."""
+    def check(
+        self, images: Tensor, labels: Tensor, expected: dict[str, Tensor], rounding: float = 0.0
+    ) -> None:
+        """NotCarriedError where the first replica's gradients are not the ``expected`` ones.
+
+        ``rounding`` is what bfloat16 does to those, see `distance`.
+        """
         with without_tf32():  # whose rounding is as large as the limit
             found = self(images, labels).gradients
-        limit = AGREEMENT.get(self.stack.dtype, 1e-2)
-        apart = norm = 0.0
-        for name, replicas in zip(self.names, found, strict=True):
-            right = expected[name]
-            apart += float((replicas[0] - right).double().square().sum())
-            norm += float(right.double().square().sum())
-        if not apart <= limit**2 * norm:
+        first = {name: each[0] for name, each in zip(self.names, found, strict=True)}
+        limit = max(AGREEMENT.get(self.stack.dtype, 1e-2), ROUNDINGS * rounding)
+        if not distance(first, expected) <= limit:
             raise NotCarriedError(
                 "its gradients, or random numbers, under vmap are not those of the model alone"
             )
@@ -160,7 +169,8 @@ class Gradients:
             state = dict(zip(self.names, own, strict=True))
             state |= dict(zip(stack.constants, fixed, strict=True))
             state |= dict(zip(stack.buffers, after, strict=True))
-            outputs = functional_call(network, state, (x,))
+            with precision_of_replicas(stack.device, self.amp):
+                outputs = functional_call(network, state, (x,))
             losses = cross_entropies(outputs, y)
             return losses.mean(), (losses.detach(), outputs.detach().argmax(dim=1) == y, after)
 
@@ -173,12 +183,25 @@ class Gradients:
         return [*_own(found, known), losses, right, *after]
 
 
+def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Of gradients from others, relative to the norm of these."""
+    apart = norm = 0.0
+    for name, right in expected.items():
+        apart += float((found[name] - right).double().square().sum())
+        norm += float(right.double().square().sum())
+    if norm == 0:
+        return math.inf if apart else 0.0
+    return math.sqrt(apart / norm)
+
+
 def cross_entropies(outputs: Tensor, labels: Tensor) -> Tensor:
     """Of outputs [B, classes], [B]; `qwd.train.forward.loss` is their mean.
 
-    Classes go first: over a short last dimension a CPU takes ten times as long for a softmax.
+    Of bfloat16 outputs in float32, as autocast has it. Classes go first: over a short last
+    dimension a CPU takes ten times as long for a softmax.
     """
-    logs = F.log_softmax(outputs.t().contiguous(), dim=0)
+    own = outputs.float() if outputs.dtype == torch.bfloat16 else outputs
+    logs = F.log_softmax(own.t().contiguous(), dim=0)
     # No gather, whose gradient a GPU adds up in any order.
     chosen = torch.arange(len(logs), device=logs.device).unsqueeze(1) == labels
     return -(logs * chosen.to(logs.dtype)).sum(dim=0)

@@ -21,7 +21,7 @@ def replicas_that_fit(session: Session) -> int:
     """How many replicas of ``session`` can be one program here; at least 1."""
     with aside(session):
         images, labels = next(iter(session.batches(0)))
-        saved = alone(session, images, labels).saved
+        saved = alone(session, images, labels, session.config.amp).saved
     weights = sum(p.nbytes for p in session.network.parameters())
     needed = WORKING * (saved + images.nbytes) + MATRICES * weights
     return max(1, int(SHARE * free(session.device) / max(needed, 1)))

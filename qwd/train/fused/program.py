@@ -16,7 +16,7 @@ from qwd.train.decaying import form_of
 from qwd.train.fused import figures
 from qwd.train.fused.compiling import Step, pays
 from qwd.train.fused.feeding import Feed
-from qwd.train.fused.gradients import Alone, Gradients, alone
+from qwd.train.fused.gradients import Alone, Gradients, alone, distance
 from qwd.train.fused.pace import Pace
 from qwd.train.fused.stack import NotCarriedError, Stack
 from qwd.train.fused.updates import Array, momenta, update_of
@@ -37,10 +37,11 @@ class Program:
         first = sessions[0]
         self.sessions = sessions
         self.feed = Feed(sessions)
-        probe = _probe(first)
+        amp = first.config.amp
+        probe = _probe(first, amp)
         self.update = update_of(first.optimizer)
         self.stack = Stack(sessions, list(probe.gradients), self.update.slots)
-        self.gradients = Gradients(self.stack, self.feed.spread)
+        self.gradients = Gradients(self.stack, self.feed.spread, amp)
         self.forms: list[Form] = []
         self.form_of: list[int] = []
         for session in sessions:
@@ -151,25 +152,37 @@ class Program:
             random = gradients.is_random(images, labels)
             if random and self.feed.spread:
                 raise SeedsApartError
+            rounding = self._rounding(probe, images, labels) if gradients.amp else 0.0
             gradients.record(images, labels)
             seeding.seed_everything(first.config.seed, 0)
-            gradients.check(images, labels, probe.gradients)
+            gradients.check(images, labels, probe.gradients, rounding)
             # Only the shapes count.
             at = torch.zeros(len(self.names), len(self.stack.blocks), len(self.sessions), 1)
             self.example = images, labels, at.to(self.stack.device, self.stack.dtype)
             self.records = gradients.recorded is not None and not random
             self.step.capture(*self.example)
 
+    def _rounding(self, probe: Alone, images: Tensor, labels: Tensor) -> float:
+        """How far bfloat16 takes the gradients of a network alone; the program is held to those.
+
+        Whether vmap carries the model shows in the dtype of the weights, where little is rounded.
+        """
+        first = self.sessions[0]
+        exact = _probe(first, amp=False).gradients
+        seeding.seed_everything(first.config.seed, 0)
+        Gradients(self.stack, self.feed.spread, amp=False).check(images, labels, exact)
+        return distance(probe.gradients, exact)
+
 
 class SeedsApartError(Exception):
     """The model draws random numbers, which only replicas of one seed share."""
 
 
-def _probe(session: Session) -> Alone:
+def _probe(session: Session, amp: bool) -> Alone:
     """The first batch's gradients of a session alone."""
     with aside(session):
         images, labels = next(iter(session.batches(0)))
-        return alone(session, images, labels)
+        return alone(session, images, labels, amp)
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """Networks for fused training, and sessions of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from qwd.config import TrainConfig
 from qwd.train import seeding
@@ -92,6 +94,23 @@ def alike(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
     return Double(Alike(in_channels * image_size**2, num_classes))
 
 
+def normalised(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+    """Each normalisation of torch, of what a convolution gives."""
+    kinds = nn.BatchNorm2d(8), nn.GroupNorm(2, 8), nn.InstanceNorm2d(8, affine=True)
+    layers: list[nn.Module] = [nn.Conv2d(in_channels, 8, 3)]
+    for norm in (*kinds, nn.LayerNorm(image_size - 2), nn.RMSNorm(image_size - 2)):
+        layers += [norm, nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+    pool = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1)
+    return nn.Sequential(*layers, *pool, nn.Linear(8, num_classes))
+
+
+def few() -> tuple[TensorDataset, TensorDataset]:
+    """As many images as make one batch of 64."""
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(80, 1, 8, 8, generator=generator), torch.arange(80) % 10
+    return TensorDataset(images, labels), TensorDataset(images[:10], labels[:10])
+
+
 class Deciding(nn.Module):
     """Looks at its numbers to decide what to do, which no vmap can carry."""
 
@@ -127,6 +146,12 @@ def trained_alone(sessions: Sequence[Session], device: torch.device = CPU) -> No
         for session in sessions:
             while not session.ended:
                 session.run_epoch(len(session.history), Watcher())
+
+
+def distance(one: Session, other: Session) -> float:
+    """The norm of the difference of all parameters and buffers."""
+    pairs = zip(one.state()["model"].values(), other.state()["model"].values(), strict=True)
+    return math.sqrt(sum(float((a.double() - b.double()).square().sum()) for a, b in pairs))
 
 
 def apart(one: Session, other: Session) -> float:

@@ -42,10 +42,18 @@ def of_pairs(w: Tensor, x: Tensor) -> list[Tensor]:
     return [largest + x[:2], places * 1]
 
 
-@pytest.mark.parametrize(
-    "function",
-    [of_views, of_constants, of_changed_constants, constant, of_integers, a_view, of_pairs],
-)
+def of_casts(w: Tensor, x: Tensor) -> list[Tensor]:
+    with torch.autocast("cpu", torch.bfloat16):
+        return [w.t().contiguous() @ w, w[0].bfloat16() * x[0], (w.t() @ x.view(2, 3)).float()]
+
+
+FUNCTIONS = [
+    *(of_views, of_constants, of_changed_constants, constant, of_integers, a_view, of_pairs),
+    of_casts,
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_it_gives_what_the_function_gives(function: Callable[..., list[Tensor]]) -> None:
     generator = torch.Generator().manual_seed(0)
     w, x = torch.randn(2, 4, generator=generator), torch.randn(6, generator=generator)

@@ -147,7 +147,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("graphs")
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", [*SETTINGS, {"model": "small_cnn", "amp": True}], ids=str)
 def test_a_replayed_step_is_the_same_step(settings: dict[str, Any]) -> None:
     plain, replayed = (made({"epochs": 2, **settings}, CHANGES) for _ in range(2))
     with seeding.reproducible(torch.device("cpu"), 1):
