@@ -1,6 +1,7 @@
 """The executor of one machine: a process per core, cells handed out as cores free up."""
 
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -53,7 +54,8 @@ def handed_out(units: Sequence[Unit], jobs: int, note: Note) -> Iterator[Outcome
     """The outcomes of all tasks, computed by so many processes.
 
     A unit of several tasks is trained in one program first, and its tasks are then computed one by
-    one: reported, or trained where that was not possible, of which ``note`` hears the reason.
+    one: reported, or trained where that was not possible. ``note`` hears the reason, and what a
+    program has to say.
     """
     left = deque(units)
     outcomes: queue.SimpleQueue[Outcome | str] = queue.SimpleQueue()
@@ -84,6 +86,10 @@ def handed_out(units: Sequence[Unit], jobs: int, note: Note) -> Iterator[Outcome
             busy -= 1
             changed.notify_all()
 
+    def heard(unit: Unit, text: str) -> None:
+        """What a user should know of a unit of several tasks."""
+        outcomes.put(f"--model {unit[0].config.model}: {text}")
+
     def work() -> None:
         """Hand one unit after another to a worker, a new one where it died."""
         worker: Worker | None = None
@@ -97,7 +103,7 @@ def handed_out(units: Sequence[Unit], jobs: int, note: Note) -> Iterator[Outcome
                     if stopped.is_set():
                         break
                 if len(unit) > 1:
-                    why = worker.train_together(unit)
+                    why = worker.train_together(unit, functools.partial(heard, unit))
                 else:
                     outcome = worker.compute(unit[0])
             except (OSError, ValueError) as error:
@@ -110,7 +116,7 @@ def handed_out(units: Sequence[Unit], jobs: int, note: Note) -> Iterator[Outcome
                 outcomes.put(outcome)
                 continue
             if why is not None and not stopped.is_set():
-                outcomes.put(f"--model {unit[0].config.model}: processes, not fused: {why}")
+                heard(unit, f"processes, not fused: {why}")
             trained(unit, why)
         if worker is not None:
             worker.end()
@@ -167,9 +173,12 @@ class Worker:
         answer = self._asked(task.to_dict())
         return Outcome(**{**answer, "notes": tuple(answer["notes"])})
 
-    def train_together(self, tasks: Sequence[Task]) -> str | None:
+    def train_together(self, tasks: Sequence[Task], note: Note) -> str | None:
         """Train them in one program; why not, where that is so. Raises as `compute` does."""
-        return self._asked({"together": [task.to_dict() for task in tasks]})["why"]
+        answer = self._asked({"together": [task.to_dict() for task in tasks]})
+        for text in answer["notes"]:
+            note(text)
+        return answer["why"]
 
     def calibrate(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """What `qwd.sweep.calibration.measured` says of them. Raises as `compute` does."""

@@ -10,7 +10,7 @@ import torch
 
 from qwd.errors import QwdError, reason
 from qwd.files import sole_user
-from qwd.sweep.executor import Task
+from qwd.sweep.executor import Note, Task, unheard
 from qwd.sweep.found import find, write_divergence
 from qwd.sweep.layout import DIVERGED
 from qwd.sweep.work import throw_away
@@ -34,8 +34,10 @@ class Member:
     session: Replica
 
 
-def train_together(tasks: Sequence[Task]) -> str | None:
+def train_together(tasks: Sequence[Task], note: Note = unheard) -> str | None:
     """Train cells of one kind in one program; the reason where that cannot be done.
+
+    ``note`` hears what makes it slower than it could be.
 
     Half a training is gone on with. A cell that needs more than training, because another process
     has it or its folder cannot be read, is left to `qwd.sweep.work.compute`, as are all cells that
@@ -43,7 +45,7 @@ def train_together(tasks: Sequence[Task]) -> str | None:
     """
     device = device_called(tasks[0].config.device)
     try:
-        return _tried(tasks, device)
+        return _tried(tasks, device, note)
     except torch.OutOfMemoryError:
         pass  # whose frames hold tensors until this block ends
     finally:
@@ -51,10 +53,10 @@ def train_together(tasks: Sequence[Task]) -> str | None:
     if len(tasks) == 1:
         return "out of memory"
     half = len(tasks) // 2
-    return train_together(tasks[:half]) or train_together(tasks[half:])
+    return train_together(tasks[:half], note) or train_together(tasks[half:], note)
 
 
-def _tried(tasks: Sequence[Task], device: torch.device) -> str | None:
+def _tried(tasks: Sequence[Task], device: torch.device, note: Note) -> str | None:
     config = tasks[0].config
     try:
         with contextlib.ExitStack() as held, seeding.reproducible(device, config.threads):
@@ -64,7 +66,8 @@ def _tried(tasks: Sequence[Task], device: torch.device) -> str | None:
                 reached = sorted({len(m.session.history) for m in going})
                 until = reached[1] if len(reached) > 1 else config.epochs
                 behind = [m for m in going if len(m.session.history) == reached[0]]
-                members = [m for m in members if m not in behind] + list(_trained(behind, until))
+                reaching = list(_trained(behind, until, note))
+                members = [m for m in members if m not in behind] + reaching
     except NotCarriedError as error:
         return str(error)
     except QwdError as error:
@@ -102,27 +105,29 @@ def _members(
         yield Member(task, session)
 
 
-def _trained(members: Sequence[Member], until: int) -> Iterator[Member]:
+def _trained(members: Sequence[Member], until: int, note: Note) -> Iterator[Member]:
     """Train to that epoch, in as many programs as memory asks for; those that did not diverge."""
     most = replicas_that_fit(members[0].session)
     for start in range(0, len(members), most):
         part = members[start : start + most]
         try:
-            yield from _run(part, until)
+            yield from _run(part, until, note)
         except SeedsApartError:
             for _, same in itertools.groupby(
                 sorted(part, key=lambda m: m.session.config.seed), lambda m: m.session.config.seed
             ):
-                yield from _run(list(same), until)
+                yield from _run(list(same), until, note)
 
 
-def _run(members: Sequence[Member], until: int) -> Iterator[Member]:
+def _run(members: Sequence[Member], until: int, note: Note) -> Iterator[Member]:
     release(members[0].session.device)
     program = Program([member.session for member in members])
     keeper = _Keeper(members)
     program.run(until, keeper.epoch_ended)
     keeper.diverged(program)
     keeper.store(program)
+    for text in program.step.notes:
+        note(text)
     for member, on in zip(members, program.live, strict=True):
         if on:
             if member.session.ended:

@@ -36,8 +36,10 @@ def main() -> None:
         if "together" in content:
             from qwd.sweep.together import train_together
 
-            why = train_together([Task.of_dict(each) for each in content["together"]])
-            answer: dict[str, Any] = {"why": why}
+            notes: list[str] = []
+            given = [Task.of_dict(each) for each in content["together"]]
+            why = train_together(given, notes.append)
+            answer: dict[str, Any] = {"why": why, "notes": notes}
         elif "calibrate" in content:
             from qwd.sweep.calibration import measured
 

@@ -175,6 +175,20 @@ def test_cells_are_whole_runs_trained_together(tmp_path: Path) -> None:
         assert all((weights(task.folder)[name] == before[name]).all() for name in before)
 
 
+def test_what_makes_a_program_slower_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(sessions: Sequence[Replica]) -> Program:
+        program = Program(sessions)
+        program.step.notes.append("its step is slow")
+        return program
+
+    monkeypatch.setattr("qwd.sweep.together.Program", made)
+    heard: list[str] = []
+    assert train_together(tasks(tmp_path, epochs=1), heard.append) is None
+    assert heard == ["its step is slow"]
+
+
 def test_half_a_training_goes_on_and_those_behind_catch_up(tmp_path: Path) -> None:
     some = tasks(tmp_path, epochs=3)
 

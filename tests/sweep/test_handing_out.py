@@ -1,5 +1,6 @@
 """Which tasks a process is given again, and what of theirs is thrown away."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def test_cells_trained_anew_together_are_not_trained_again_and_others_are(
     class Pretender:
         def __init__(self, threads: int): ...
 
-        def train_together(self, unit: object) -> str | None:
+        def train_together(self, unit: object, note: Callable[[str], None]) -> str | None:
+            note("slower than it could be")
             if why == "the process dies":
                 raise OSError
             return why
@@ -38,4 +40,5 @@ def test_cells_trained_anew_together_are_not_trained_again_and_others_are(
     notes: list[str] = []
     assert len(list(processes.handed_out([unit], 1, notes.append))) == 2
     assert [task.anew for task in computed] == [why is not None, False]
-    assert len(notes) == (why is not None)
+    assert notes[0] == "--model mlp: slower than it could be"
+    assert len(notes) == 1 + (why is not None)

@@ -1,6 +1,5 @@
 """One step of all replicas, as fast as this machine can: recorded, compiled, or in a CUDA graph."""
 
-import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from qwd.decay import Form
+from qwd.errors import reason
 from qwd.train.compiler import DETERMINISTIC, obstacle_to_compiling, quietly
 from qwd.train.fused.figures import WatchedStep
 from qwd.train.fused.gradients import Computed
@@ -61,6 +61,8 @@ class Step:
         self.right_sum = torch.zeros(rows, size, dtype=torch.int64, device=stack.device)
         self.compiled: Callable[..., Any] | None = None
         self.replayed: _Replayed | None = None
+        self.notes: list[str] = []
+        """what a user is told of it"""
         forms = program.forms
         # Blocks that no form acts on: the coefficients of all their replicas are zero for good.
         self.decayed = [
@@ -123,9 +125,13 @@ class Step:
         """On a GPU: launch all kernels of a step at once from now on, where that can be done."""
         if images.device.type != "cuda" or not self.program.records:
             return
-        with quietly(), torch.no_grad(), contextlib.suppress(RuntimeError):
+        with quietly(), torch.no_grad():
             step = self.compiled or self._plain
-            self.replayed = _Replayed(step, self.tensors, self._copies(), (images, labels, at))
+            try:
+                self.replayed = _Replayed(step, self.tensors, self._copies(), (images, labels, at))
+            except RuntimeError as error:
+                which = "compiled step" if self.compiled else "step"
+                self.notes.append(f"its {which} is not in a CUDA graph: {reason(error)}")
 
     def _copies(self) -> Tensors:
         """The same to try things on."""

@@ -165,6 +165,19 @@ def test_a_replayed_step_is_the_same_step(settings: dict[str, Any]) -> None:
             assert other.history[-1][name] == one.history[-1][name]
 
 
+def test_a_step_that_cannot_be_a_graph_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*given: Any) -> Any:
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    running = Program(made({"epochs": 1, "model": f"{HERE}:linear"}, CHANGES))
+    monkeypatch.setattr(compiling, "_Replayed", failing)
+    images: Any = SimpleNamespace(device=torch.device("cuda"))
+    running.step.capture(images, *running.example[1:])
+    assert running.step.replayed is None
+    why = "operation not permitted when stream is capturing"
+    assert running.step.notes == [f"its step is not in a CUDA graph: {why}"]
+
+
 def test_convolutions_in_float32_are_still_cudnns() -> None:
     with without_tf32():
         assert torch.backends.cudnn.enabled
