@@ -8,8 +8,8 @@ folder.
 ===============  =========================================================================
 `fitting`        which trainings can be one program, from their settings alone
 `stack`          parameters, buffers and optimizer state of all replicas, side by side
-`casting`        bfloat16 where ``--amp`` asks for it
 `gradients`      loss and gradients of all replicas at once
+`normalising`    BatchNorm and its like, as one of all replicas' channels or in float32
 `recorded`       operations of a function, recorded once and replayed
 `updates`        the optimizers, with a rate and a coefficient for each replica
 `pace`           those rates and coefficients, step by step

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from qwd.errors import reason
 from qwd.train.devices import without_tf32
-from qwd.train.forward import outputs_and_loss
-from qwd.train.fused.casting import precision_of_replicas
+from qwd.train.forward import outputs_and_loss, precision
+from qwd.train.fused.normalising import Normalising
 from qwd.train.fused.recorded import Recorded
 from qwd.train.fused.stack import NotCarriedError, Stack
 from qwd.train.models.known import known
@@ -169,7 +169,7 @@ class Gradients:
             state = dict(zip(self.names, own, strict=True))
             state |= dict(zip(stack.constants, fixed, strict=True))
             state |= dict(zip(stack.buffers, after, strict=True))
-            with precision_of_replicas(stack.device, self.amp):
+            with precision(stack.device, self.amp), Normalising():
                 outputs = functional_call(network, state, (x,))
             losses = cross_entropies(outputs, y)
             return losses.mean(), (losses.detach(), outputs.detach().argmax(dim=1) == y, after)
