@@ -55,9 +55,10 @@ def weight_figures(
         sqnr expected = 20 log10(255) + 10.79 - 20 log10(range / std)
         entropy = -sum p log2 p over the codes,  crowding = distinct values / codes used
 
-    Computed in float64 over the finite elements, on the CPU, or without ``full`` on the GPU where
-    they are, with another order of the additions. Quartiles are interpolated linearly.
-    10.79 is 10 log10(12), for an error uniform over one step has the variance scale^2 / 12.
+    Computed in float64 over the finite elements, on the CPU, or, if many and without ``full``, on
+    the NVIDIA GPU where they are, with another order of the additions. Quartiles are interpolated
+    linearly. 10.79 is 10 log10(12), for an error uniform over one step has the variance
+    scale^2 / 12.
 
     Without ``full`` the figures that need the order of the elements are None, and nothing is
     copied: ``w`` may be mapped from a file that is larger than memory. ``bits``, each 2 to 8, asks

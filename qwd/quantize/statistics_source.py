@@ -51,13 +51,19 @@ def pieces(w: Tensor) -> Callable[[], Iterable[Array]]:
     Nothing is copied where they lie close together, in any order of the dimensions; copies hold
     no more than `COPY` elements, as long as a row does not.
     """
-    if not w.is_contiguous():
-        w = w.permute(sorted(range(w.ndim), key=lambda d: -w.stride(d)))
+    w = in_order_of_memory(w)
     if w.is_contiguous():
         flat = w.reshape(-1).numpy()
         if flat.flags.aligned:
             return lambda: (flat,)
     return partial(_copies, w)
+
+
+def in_order_of_memory(w: Tensor) -> Tensor:
+    """The dimensions in descending order of their strides: contiguous where no element is apart."""
+    if w.is_contiguous():
+        return w
+    return w.permute(sorted(range(w.ndim), key=lambda d: -w.stride(d)))
 
 
 def _copies(w: Tensor) -> Iterator[Array]:
