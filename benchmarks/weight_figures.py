@@ -7,7 +7,7 @@ quantization, SQNR. Both take turns in one process on the same tensor, mapped fr
 page cache, so that a busy machine slows both. Printed are medians over the rounds, the smallest and
 largest ratio beside theirs, and how much anonymous memory qwd takes beyond what the process has
 when the rounds begin. qwd works in the tier without order statistics, and its kernels are compiled
-before.
+before. The case `resident` needs a GPU, on which the tensor lies.
 """
 
 import argparse
@@ -23,12 +23,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qwd.quantize import kernels_loading
+from qwd.quantize import kernels_loading, statistics_device
 from qwd.quantize.channels import channel_figures
 from qwd.quantize.statistics import weight_figures
 
 COLUMNS = 4096
-CASES = ("float32", "channel", "bfloat16", "small")
+CASES = ("float32", "channel", "bfloat16", "small", "resident")
+CALLS = 20
+"""that are timed as one on a GPU"""
 
 
 def script(w: Tensor) -> dict[str, float]:
@@ -117,17 +119,34 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def compare(script: Callable[[], object], qwd: Callable[[], object], rounds: int) -> Rounds:
+def timed_on_gpu(work: Callable[[], object]) -> float:
+    """Seconds of a call among others: in a pause a GPU lowers its clock."""
+    for _ in range(3):
+        work()
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(CALLS):
+        work()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - started) / CALLS
+
+
+def compare(
+    script: Callable[[], object],
+    qwd: Callable[[], object],
+    rounds: int,
+    clock: Callable[[Callable[[], object]], float] = timed,
+) -> Rounds:
     """Both in turns, after one of each that is not counted."""
     found = Rounds()
     qwd()
     for k in range(rounds):
         if k % 2:
-            found.script.append(timed(script))
+            found.script.append(clock(script))
         with peak(found):
-            found.qwd.append(timed(qwd))
+            found.qwd.append(clock(qwd))
         if not k % 2:
-            found.script.append(timed(script))
+            found.script.append(clock(script))
     return found
 
 
@@ -152,8 +171,23 @@ def small_tensors(count: int) -> list[Tensor]:
     return [torch.randn(n, generator=generator) * 0.1 for n in sizes]
 
 
+def resident(megabytes: float, rounds: int) -> str:
+    """The line of a tensor on a GPU."""
+    if not torch.cuda.is_available():
+        return "resident   skipped: there is no GPU"
+    rows = max(1, round(megabytes * 1e6 / 4 / COLUMNS))
+    w = torch.randn(rows, COLUMNS, device="cuda").mul_(0.02)
+    found = compare(
+        lambda: script(w), lambda: weight_figures(w, full=False), rounds, clock=timed_on_gpu
+    )
+    where = "" if statistics_device.runs_on(w.device, w.dtype) else ", copied to the CPU"
+    return found.line("resident", w.nbytes) + where
+
+
 def run(case: str, megabytes: float, count: int, rounds: int) -> str:
     """One line of the table."""
+    if case == "resident":
+        return resident(megabytes, rounds)
     if case == "small":
         tensors = small_tensors(count)
         size = sum(4 * w.numel() for w in tensors)
