@@ -5,12 +5,15 @@ Of every weight, before a step u with gradient g and after it v, the device comp
 and for all of them taken together.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -86,8 +89,8 @@ class Watch:
         self.filled = {n: w for n, w in self.weights.items() if w.numel()}
         self._before: list[tuple[Tensor, Tensor]] = []
         self._coefficients: list[float] = []
-        self.measured: Tensor | None = None
-        """[penalty, then `Raw` of each weight], of the last step that was watched"""
+        self.measured: Tensor | NDArray[np.float64] | None = None
+        """float64 [penalty, then `Raw` of each weight], of the last step that was watched"""
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -110,9 +113,11 @@ class Watch:
         """Right after ``optimizer.step``: measure what became of the weights."""
         numbers = [self._penalty()] if self.penalty != "none" else []
         for w, (before, gradient) in zip(self.filled.values(), self._before, strict=True):
-            numbers += raw_of(before, w.to(before.dtype), gradient)
+            after = w.to(before.dtype)
+            found = raw_of(before.unsqueeze(0), after.unsqueeze(0), gradient.unsqueeze(0))
+            numbers += [number.squeeze(0) for number in found]
         self._before = []
-        self.measured = torch.stack(numbers) if numbers else None
+        self.measured = torch.stack(numbers).double() if numbers else None
 
     @contextmanager
     def validating(self) -> Iterator[None]:
@@ -135,7 +140,7 @@ class Watch:
 
         A figure that does not exist or is not finite is None; the columns are always the same.
         """
-        numbers = self.measured.double().tolist() if self.measured is not None else []
+        numbers = self.measured.tolist() if self.measured is not None else []
         self.measured = None
         penalty = numbers.pop(0) if numbers and self.penalty != "none" else None
         width = len(Raw._fields)
@@ -179,28 +184,32 @@ def _gradient_norm(w: Tensor) -> Tensor:
 
 
 def raw_of(u: Tensor, v: Tensor, gradient: Tensor) -> Raw[Tensor]:
-    """What is measured of a weight: u before a step, v after it, and the gradient's norm []."""
-    norm = torch.linalg.vector_norm
+    """What is measured of a weight of R networks, each [R].
+
+    ``u`` before a step and ``v`` after it, [R, ...], and the norms of the gradients, [R].
+    """
+    u, v = (each.reshape(len(gradient), -1) for each in (u, v))
+    norm = functools.partial(torch.linalg.vector_norm, dim=1)
     change = v - u
     before = norm(u)
-    along = ((change * u).sum() / before.square()).nan_to_num(nan=0.0)
-    deviation = v - v.mean()
-    std = norm(deviation) / math.sqrt(v.numel())
-    beyond = deviation.abs() - OUTLIER_SIGMAS * std
+    along = ((change * u).sum(dim=1) / before.square()).nan_to_num(nan=0.0)
+    deviation = v - v.mean(dim=1, keepdim=True)
+    std = norm(deviation) / math.sqrt(v.shape[1])
+    beyond = deviation.abs() - OUTLIER_SIGMAS * std.unsqueeze(1)
     return Raw(
         before=before,
         update=norm(change),
         along=along,
         # Not by Pythagoras: of a step that only shrinks the weight nothing would remain but noise.
-        across=norm(torch.addcmul(change, u, along, value=-1)),
+        across=norm(torch.addcmul(change, u, along.unsqueeze(1), value=-1)),
         norm=norm(v),
         gradient=gradient,
-        low=v.amin(),
-        high=v.amax(),
+        low=v.amin(dim=1),
+        high=v.amax(dim=1),
         std=std,
         # On a CPU comparisons, and sums of what they give, take longer than signs.
-        zeros=(1 - v.sign().abs()).sum(),
-        outliers=beyond.sign().relu().sum(),
+        zeros=(1 - v.sign().abs()).sum(dim=1),
+        outliers=beyond.sign().relu().sum(dim=1),
     )
 
 

@@ -7,6 +7,7 @@ over the replicas.
 import functools
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
@@ -24,6 +25,8 @@ from qwd.train.watch import NO_GRADIENT, raw_of
 IMAGES = 16384
 """of `SIDE` pixels a side, times replicas, in a forward pass; no more than `BATCH` images"""
 SIDE = 32
+PENALTIES = {"l2": 0, "l1": 1}
+"""columns of the penalties among the figures of a step"""
 
 
 class Replica(Session):
@@ -61,18 +64,18 @@ class WatchedStep:
         for name, w in watch.filled.items():
             if name in stack.places:
                 parts = stack.part(self.before, name), stack.part(after, name)
-                numbers += vmap(raw_of)(*parts, self.gradients[name])
+                numbers += raw_of(*parts, self.gradients[name])
             else:  # of a weight that is not trained
                 parts = stack.constants[name].to(arithmetic_dtype(w.dtype))
                 none = parts.new_full((len(parts),), NO_GRADIENT)
-                numbers += vmap(raw_of)(parts, parts, none)
-        penalties = {"l2": self._penalty(2), "l1": self._penalty(1)}
-        rest = torch.stack(numbers, dim=1) if numbers else None
-        for r, session in enumerate(stack.sessions):
-            own = [] if rest is None else [rest[r]]
-            if session.watch.penalty in penalties:
-                own.insert(0, penalties[session.watch.penalty][r : r + 1])
-            session.watch.measured = torch.cat(own) if own else None
+                numbers += raw_of(parts, parts, none)
+        columns = torch.stack([self._penalty(2), self._penalty(1), *numbers], dim=1).double()
+        for session, own in zip(stack.sessions, columns.cpu().numpy(), strict=True):
+            chosen = own[2:]
+            if session.watch.penalty in PENALTIES:
+                penalty = PENALTIES[session.watch.penalty]
+                chosen = np.concatenate([own[penalty : penalty + 1], chosen])
+            session.watch.measured = chosen if len(chosen) else None
 
     def _penalty(self, order: int) -> Tensor:
         """Sum of wd/2 |w|^2, or of wd |w|_1, over the decayed parameters of each replica: [R]."""

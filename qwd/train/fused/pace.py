@@ -62,7 +62,9 @@ class Pace:
                 for g, (group, rate) in enumerate(zip(groups, driver.schedule.rates, strict=True)):
                     group["lr"] = rates[t, place, g] = rate
                     coefficients[t, place, g] = decay.coefficient(group)
-                    group |= {STEP: group.get(STEP, 0) + 1, PEAK: peak_rate(group)}
+                    group[STEP] = group.get(STEP, 0) + 1
+                    if rate > group.get(PEAK, -1.0):
+                        group[PEAK] = peak_rate(group)
                 leader.given.step(leader.schedule.rate)
             for leader, driver in pairs:
                 if leader is driver:
