@@ -71,8 +71,13 @@ def uncompiled(why: str) -> str:
 
 
 def precision(device: torch.device, amp: bool) -> AbstractContextManager[Any]:
-    """What a forward pass computes in: that of the weights, or where ``amp`` bfloat16 autocast."""
-    return torch.autocast(device.type, torch.bfloat16) if amp else nullcontext()
+    """What a forward pass computes in: that of the weights, or where ``amp`` bfloat16 autocast.
+
+    Whatever the caller computes in, who may have an autocast of their own.
+    """
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=amp)
 
 
 def loss(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from qwd.config import TrainConfig
 from qwd.errors import UsageError
 from qwd.train import models
 from qwd.train.compiler import obstacle_to_compiling
-from qwd.train.forward import Forward, memory_format
+from qwd.train.forward import Forward, memory_format, outputs_and_loss
 from qwd.train.progress import Plan, Watcher
 from qwd.train.run import Run
 from qwd.train.session import train
@@ -48,6 +48,14 @@ def test_convolutions_on_a_cpu_have_their_channels_last(name, size, format) -> N
     model = models.build(name, in_channels=3, image_size=size, num_classes=10)
     assert memory_format(model, CPU, size) is format
     assert memory_format(model, torch.device("cuda"), size) is torch.preserve_format
+
+
+def test_a_callers_autocast_is_not_that_of_a_training() -> None:
+    given = nn.Linear(4, 3), torch.ones(5, 4), torch.zeros(5, dtype=torch.int64)
+    for callers in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=callers):
+            found = [outputs_and_loss(*given, amp)[0].dtype for amp in (False, True)]
+        assert found == [torch.float32, torch.bfloat16]
 
 
 def test_what_someone_else_wrote_sees_batches_as_they_are() -> None:
