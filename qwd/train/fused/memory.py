@@ -21,7 +21,8 @@ def replicas_that_fit(session: Session) -> int:
     """How many replicas of ``session`` can be one program here; at least 1."""
     with aside(session):
         images, labels = next(iter(session.batches(0)))
-        saved = alone(session, images, labels, session.config.amp).saved
+        # In bfloat16 too: the program is first held to gradients in the dtype of the weights.
+        saved = alone(session, images, labels, amp=False).saved
     weights = sum(p.nbytes for p in session.network.parameters())
     needed = WORKING * (saved + images.nbytes) + MATRICES * weights
     return max(1, int(SHARE * free(session.device) / max(needed, 1)))

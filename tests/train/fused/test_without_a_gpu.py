@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from qwd.train import seeding
 from qwd.train.devices import without_tf32
-from qwd.train.fused import compiling, gradients
+from qwd.train.fused import compiling, gradients, memory
 from qwd.train.fused.memory import replicas_that_fit
 from qwd.train.fused.program import Program
 from qwd.train.fused.tracing import UNREADABLE
@@ -94,6 +94,15 @@ def test_a_program_stays_on_its_device(settings: dict[str, Any], elsewhere: Else
     with torch.no_grad():
         elsewhere.alone = True
         running.step._plain(copies, *running.example)
+
+
+def test_a_program_in_bfloat16_needs_the_memory_of_its_check_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "free", lambda device: 1 << 40)
+    base = {"epochs": 1, "model": "small_cnn"}
+    plain, rounded = (made({**base, "amp": amp}, CHANGES[:1])[0] for amp in (False, True))
+    assert replicas_that_fit(rounded) == replicas_that_fit(plain) > 1000
 
 
 class Graph(TorchDispatchMode):
