@@ -156,4 +156,4 @@ def _folded(network: nn.Module, layer: str, norm: str, tensors: dict[str, Tensor
 
 def _norms(stacked: Tensor) -> Tensor:
     """The Euclidean norm of each [...] in [R, ...]."""
-    return torch.linalg.vector_norm(stacked.flatten(1), dim=1)
+    return torch.linalg.vector_norm(stacked.unsqueeze(-1).flatten(1), dim=1)

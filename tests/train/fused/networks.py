@@ -75,7 +75,7 @@ def partly(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
 
 
 class Alike(nn.Module):
-    """Two biases have one gradient, a third has one number for all its elements, another scales."""
+    """Two biases have one gradient, a third has one number for all its elements, two scale."""
 
     def __init__(self, wide: int, classes: int):
         super().__init__()
@@ -84,9 +84,10 @@ class Alike(nn.Module):
         self.other = nn.Parameter(torch.linspace(0, 2, classes))
         self.level = nn.Parameter(torch.ones(3))
         self.gain = nn.Parameter(torch.ones(classes))
+        self.whole = nn.Parameter(torch.tensor(1.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.linear(x.flatten(1)) * self.gain
+        y = self.linear(x.flatten(1)) * self.gain * self.whole
         return y + (self.one + self.other) + self.level.sum() * torch.arange(y.shape[1])
 
 
