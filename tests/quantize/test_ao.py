@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.fx import config
 from torch.nn import functional as F
 
-from qwd.quantize import ao
+from qwd.quantize import ao, torch_ao
 from qwd.quantize.arithmetic import code_range, quantize
 from qwd.quantize.backend import LAYERS, NotQuantizableError
 from qwd.quantize.backend import quantize as quantized
@@ -259,3 +260,26 @@ def test_what_torchs_kernels_compute_wrongly_stays_in_float(
     error = (made(images) - expected).square().mean() / expected.var()
     assert error < 0.02
     assert any("compute something else" in note for note in made.description.warnings)
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_quiet_leaves_torch_as_it_was_also_where_it_fails(mode: int) -> None:
+    def state() -> tuple[int, bool]:
+        traces = getattr(config, "do_not_emit_stack_traces", False)
+        return torch.get_deterministic_debug_mode(), traces
+
+    before, inside = state(), []
+
+    def fails() -> None:
+        with torch_ao.quiet():
+            inside.append(state())
+            raise KeyError
+
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        with pytest.raises(KeyError):
+            fails()
+        assert inside == [(0, True)]
+        assert state() == (mode, before[1])
+    finally:
+        torch.set_deterministic_debug_mode(before[0])
