@@ -54,10 +54,11 @@ def found(w: Tensor, bits: tuple[int, ...]) -> Found | None:
     if w.numel() < LEAST:
         return None
     _seen += w.numel()
-    if _seen < NEW or (kernels := _kernels(w.device, w.dtype)) is None:
+    if _seen < NEW:
         return None
     try:
-        return _measured(kernels, w, bits)
+        kernels = _kernels(w.device, w.dtype)
+        return _measured(kernels, w, bits) if kernels else None
     except torch.OutOfMemoryError:  # by the copy of a tensor that is not dense, or of 8 bits
         return None
 
@@ -79,6 +80,8 @@ def _kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
         from qwd.quantize import kernels_device
 
         found = _measured(kernels_device, trial.to(_held(dtype)), (8,))
+    except torch.OutOfMemoryError:  # another time there may be room
+        raise
     except Exception:  # of Triton, of the C compiler that it calls, of the driver
         return None
     expected, _ = histogram.found(trial.bfloat16().cpu(), (8,), threads=1)

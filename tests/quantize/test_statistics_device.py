@@ -204,6 +204,18 @@ class TestWhereKernelsDoNotRun:
         monkeypatch.setattr(kernels.table, what, lambda *_: None)
         assert statistics_device._kernels(CPU, torch.float16) is None
 
+    def test_there_is_no_room_to_try_them_but_later_there_is(self, kernels, monkeypatch):
+        monkeypatch.setattr(statistics_device, "LEAST", 0)
+        monkeypatch.setattr(statistics_device, "NEW", 0)
+
+        def full(*_):
+            raise torch.OutOfMemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(statistics_device, "_measured", full)
+            assert statistics_device.found(torch.ones(3), (8,)) is None
+        assert statistics_device._kernels(CPU, torch.float32) is kernels
+
     def test_they_are_not_compiled(self, kernels, monkeypatch):
         monkeypatch.setattr(kernels, "rounding", None)
         assert statistics_device._kernels(CPU, torch.float16) is None
