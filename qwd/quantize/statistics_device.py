@@ -2,7 +2,8 @@
 
 Both are launched before anything is waited for: the second reads what the first found where it
 lies, and what both found comes to the CPU in one piece. Order of additions and hence the last
-digits are those of the GPU; codes and counts are those of the CPU.
+digits are those of the GPU; codes are those of the CPU, and so are counts but for elements that lie
+on a multiple of the standard deviation to the last digit.
 
 A tensor that this cannot do, or not soon enough, is copied to the CPU and measured there, where the
 figures are the same: a GPU that is no NVIDIA GPU or older than Volta, no Triton (there is none for
@@ -60,6 +61,10 @@ def found(w: Tensor, bits: tuple[int, ...]) -> Found | None:
         kernels = _kernels(w.device, w.dtype)
         return _measured(kernels, w, bits) if kernels else None
     except torch.OutOfMemoryError:  # by the copy of a tensor that is not dense, or of 8 bits
+        return None
+    except (
+        OSError
+    ):  # of the folder where Triton keeps what it compiles, of which there are variants
         return None
 
 

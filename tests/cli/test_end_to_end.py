@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch.fx.config
 import yaml
 from safetensors.torch import load_file
 
@@ -152,6 +153,18 @@ def test_the_same_weights_reported_twice_give_the_same_report(runs: Path) -> Non
     first, again = (qwd("quantize-report", path, "--json", "-", cwd=runs) for _ in range(2))
     assert first.stdout == again.stdout
     assert json.loads(first.stdout)["schema_version"] == 1
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.fx.config, "do_not_emit_stack_traces"),
+    reason="before 2.12 torch imports it to quantize a network",
+)
+def test_a_report_does_not_import_the_compiler(runs: Path) -> None:
+    path = "runs/small_cnn-digits-wd1e-5-s0"
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    done = qwd("quantize-report", path, "--json", "-", cwd=runs, env=environment)
+    assert "torch.ao.quantization" in done.stderr
+    assert "torch._dynamo" not in done.stderr
 
 
 def test_a_checkpoint_alone_gets_weight_figures_and_with_its_network_the_accuracies(

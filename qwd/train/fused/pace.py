@@ -63,7 +63,7 @@ class Pace:
                     group["lr"] = rates[t, place, g] = rate
                     coefficients[t, place, g] = decay.coefficient(group)
                     group[STEP] = group.get(STEP, 0) + 1
-                    if rate > group.get(PEAK, -1.0):
+                    if rate > group.get(PEAK, -1.0):  # the other rates of a peak stay
                         group[PEAK] = peak_rate(group)
                 leader.given.step(leader.schedule.rate)
             for leader, driver in pairs:
