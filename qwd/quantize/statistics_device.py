@@ -60,11 +60,9 @@ def found(w: Tensor, bits: tuple[int, ...]) -> Found | None:
     try:
         kernels = _kernels(w.device, w.dtype)
         return _measured(kernels, w, bits) if kernels else None
-    except torch.OutOfMemoryError:  # by the copy of a tensor that is not dense, or of 8 bits
-        return None
-    except (
-        OSError
-    ):  # of the folder where Triton keeps what it compiles, of which there are variants
+    except (torch.OutOfMemoryError, OSError):
+        # No room for the copy of a tensor, if that is not dense or has 8 bits, or in the folder
+        # where Triton keeps the variants of a kernel that it compiles.
         return None
 
 
