@@ -1,9 +1,8 @@
 """Counters in the memory of a multiprocessor, which Triton has no word for, in PTX.
 
-`tl.histogram` counts with votes of a warp, eight population counts an element for 256 codes, which
-a multiprocessor makes 16 of in a clock: half the speed of the memory. An addition in shared memory
-is one instruction, and waits for nobody where every lane of a warp has counters of its own, in a
-memory bank of its own: `REPLICAS` of them side by side in a row.
+`tl.histogram` counts with votes of a warp, eight population counts an element for 256 codes. An
+addition in shared memory is one instruction, and waits for nobody where every lane of a warp has
+counters of its own, in a memory bank of its own: `REPLICAS` of them side by side in a row.
 """
 
 from typing import Any

@@ -22,6 +22,7 @@ from qwd.quantize.figures import WeightFigures
 from qwd.quantize.kernels_loading import kernels
 from qwd.quantize.outliers import SIGMAS
 from qwd.quantize.statistics_assembly import (
+    FAR,
     Found,
     assemble,
     central,
@@ -40,8 +41,6 @@ __all__ = ["expected_sqnr_db", "mean_range", "sqnr_db", "weight_figures"]
 
 CHUNK = 2**14
 """elements: 64 KiB in float32, so that a chunk and its intermediate results stay in the cache"""
-FAR = 4
-"""standard deviations from the origin of power sums to the mean, beyond which they start again"""
 
 
 def weight_figures(

@@ -13,6 +13,9 @@ from qwd.quantize.statistics_order import Order, statistics
 from qwd.quantize.statistics_passes import Codes
 from qwd.registry import OUTLIER_RULES
 
+FAR = 4
+"""standard deviations from the origin of power sums to the mean, beyond which they start again"""
+
 # A name never changes its rule, and looking one up reads what packages are installed.
 _rule = functools.cache(OUTLIER_RULES.get)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from qwd.quantize import histogram
 from qwd.quantize.outliers import SIGMAS
-from qwd.quantize.statistics_assembly import Found, Moments, central, constant
+from qwd.quantize.statistics_assembly import FAR, Found, Moments, central, constant
 from qwd.quantize.statistics_passes import Codes
 from qwd.quantize.statistics_source import in_order_of_memory
 
@@ -40,8 +40,6 @@ PROGRAMS = 4
 """that a multiprocessor, with 65,536 registers, then runs at a time, so that all start at once"""
 PART = 2**28
 """elements among which NaN are told from infinities at a time"""
-FAR = 4
-"""standard deviations from the origin of power sums to the mean, beyond which they start again"""
 
 _seen = 0
 
